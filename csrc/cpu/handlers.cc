@@ -1,0 +1,315 @@
+// A handler reads its buffers into a Problem, checks it, divides the work and
+// calls kernels. It answers with an ffi::Error, never with a crash: whatever a
+// hand-written program passes in, no memory beyond its buffers is touched.
+
+#include "cpu/handlers.h"
+
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+#include "cpu/dispatch.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/plan.h"
+#include "problem.h"
+
+namespace jax_roipool::cpu {
+namespace {
+
+namespace ffi = ::xla::ffi;
+
+using Boxes = ffi::Buffer<ffi::F32>;
+using Indices = ffi::Buffer<ffi::S32>;
+
+ffi::Error InvalidArgument(std::string message) {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument,
+                    "jax_roipool: " + std::move(message));
+}
+
+template <typename Buffer>
+Shape ShapeOf(const Buffer& buffer) {
+  return {buffer.dimensions().begin(),
+          static_cast<int64_t>(buffer.dimensions().size())};
+}
+
+bool ElementOf(ffi::DataType type, Element* element) {
+  switch (type) {
+    case ffi::DataType::F16:
+      *element = Element::kFloat16;
+      return true;
+    case ffi::DataType::BF16:
+      *element = Element::kBFloat16;
+      return true;
+    case ffi::DataType::F32:
+      *element = Element::kFloat32;
+      return true;
+    case ffi::DataType::F64:
+      *element = Element::kFloat64;
+      return true;
+    default:
+      return false;
+  }
+}
+
+// XLA's threads flush subnormal numbers to zero, which would make 1e-40 tie
+// with 0 in a bin. Kernels compare and add what is really there.
+class SubnormalsKept {
+ public:
+#if defined(__SSE2__)
+  SubnormalsKept() : saved_(_mm_getcsr()) {
+    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+    _mm_setcsr(saved_ & ~(kFlushToZero | kDenormalsAreZero));
+  }
+  ~SubnormalsKept() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  SubnormalsKept() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    constexpr uint64_t kFlushToZero = uint64_t{1} << 24;
+    asm volatile("msr fpcr, %0" : : "r"(saved_ & ~kFlushToZero));
+  }
+  ~SubnormalsKept() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+// A 64-byte aligned block, or null where there is no memory (or no need).
+class Block {
+ public:
+  explicit Block(int64_t bytes)
+      : memory_(bytes > 0 ? ::operator new(static_cast<size_t>(bytes), kAlign,
+                                           std::nothrow)
+                          : nullptr) {}
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() { ::operator delete(memory_, kAlign); }
+  void* get() const { return memory_; }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  void* memory_;
+};
+
+// Runs a kernel over the plan's units, on XLA's threads as far as they are
+// free.
+ffi::Error RunUnits(ffi::ThreadPool& pool, const Plan& plan, const Call& call,
+                    ScratchUse use, Kernel kernel) {
+  const int64_t scratch_bytes = ScratchBytes(call.problem, plan, use);
+  std::atomic<bool> out_of_memory{false};
+  ParallelFor(
+      static_cast<int64_t>(plan.units.size()), plan.helpers,
+      [&](auto task) { pool.Schedule(std::move(task)); },
+      [&](int64_t turn) {
+        const SubnormalsKept subnormals_kept;
+        const Block block(scratch_bytes);
+        if (block.get() == nullptr && scratch_bytes > 0) {
+          out_of_memory.store(true, std::memory_order_relaxed);
+          return;
+        }
+        kernel(call, plan.units[turn],
+               MakeScratch(call.problem, plan, use, block.get()));
+      });
+  if (out_of_memory.load(std::memory_order_relaxed)) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "jax_roipool: no memory for " +
+                          std::to_string(scratch_bytes) +
+                          " bytes of scratch space");
+  }
+  return ffi::Error::Success();
+}
+
+// `body` makes plans, which allocate.
+template <typename Body>
+ffi::Error WithoutThrowing(const Body& body) {
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      std::string("jax_roipool: ") + error.what());
+  }
+}
+
+// The checks that all ops share. `map` is features, tangent or gradient.
+std::string ReadProblem(const ffi::AnyBuffer& map, const Indices& image,
+                        const ffi::AnyBuffer& pooled, std::string_view layout,
+                        Problem* problem) {
+  if (!ElementOf(map.element_type(), &problem->element) ||
+      map.element_type() != pooled.element_type()) {
+    return "features and pooled must share one of the types float16, "
+           "bfloat16, float32 and float64";
+  }
+  if (!ParseLayout(layout, &problem->layout)) {
+    return "layout must be NHWC or NCHW, got " + std::string(layout);
+  }
+  return MakeProblem(ShapeOf(map), ShapeOf(image), ShapeOf(pooled), problem);
+}
+
+int64_t Threads(const ffi::ThreadPool& pool) {
+  return pool.num_threads() + 1;  // the caller works too
+}
+
+ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
+                const Boxes& boxes, const Indices& image, Scale scale,
+                std::string_view layout, const ffi::AnyBuffer& pooled,
+                const Indices* argmax) {
+  return WithoutThrowing([&]() -> ffi::Error {
+    Problem problem;
+    std::string wrong = ReadProblem(features, image, pooled, layout, &problem);
+    if (wrong.empty()) wrong = CheckBoxes(ShapeOf(boxes), ShapeOf(image));
+    if (wrong.empty()) wrong = CheckScale(scale);
+    if (wrong.empty() && argmax != nullptr) {
+      wrong = CheckArgmax(ShapeOf(*argmax), ShapeOf(pooled));
+    }
+    if (!wrong.empty()) return InvalidArgument(std::move(wrong));
+    if (pooled.element_count() == 0) return ffi::Error::Success();
+
+    const Plan plan = PlanPool(problem, scale, boxes.typed_data(),
+                               image.typed_data(), Threads(pool));
+    Call call{};
+    call.problem = problem;
+    call.order = plan.order.data();
+    call.map_of = plan.map_of.data();
+    call.rows = plan.rows.data();
+    call.columns = plan.columns.data();
+    call.map = features.untyped_data();
+    call.pooled = pooled.untyped_data();
+    if (argmax != nullptr) call.argmax_out = argmax->typed_data();
+    return RunUnits(
+        pool, plan, call,
+        argmax != nullptr ? ScratchUse::kPoolArgmax : ScratchUse::kPool,
+        CurrentTarget().pool[static_cast<int>(problem.element)]);
+  });
+}
+
+ffi::Error RoiPool(ffi::ThreadPool pool, ffi::AnyBuffer features, Boxes boxes,
+                   Indices image, ffi::Result<ffi::AnyBuffer> pooled,
+                   float scale_height, float scale_width,
+                   std::string_view layout) {
+  return Pool(pool, features, boxes, image, {scale_height, scale_width},
+              layout, *pooled, nullptr);
+}
+
+ffi::Error RoiPoolArgmax(ffi::ThreadPool pool, ffi::AnyBuffer features,
+                         Boxes boxes, Indices image,
+                         ffi::Result<ffi::AnyBuffer> pooled,
+                         ffi::Result<Indices> argmax, float scale_height,
+                         float scale_width, std::string_view layout) {
+  return Pool(pool, features, boxes, image, {scale_height, scale_width},
+              layout, *pooled, &*argmax);
+}
+
+ffi::Error RoiGather(ffi::ThreadPool pool, ffi::AnyBuffer tangent,
+                     Indices image, Indices argmax,
+                     ffi::Result<ffi::AnyBuffer> pooled,
+                     std::string_view layout) {
+  return WithoutThrowing([&]() -> ffi::Error {
+    Problem problem;
+    std::string wrong = ReadProblem(tangent, image, *pooled, layout, &problem);
+    if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(*pooled));
+    if (!wrong.empty()) return InvalidArgument(std::move(wrong));
+    if (pooled->element_count() == 0) return ffi::Error::Success();
+
+    const Plan plan = PlanGather(problem, image.typed_data(), Threads(pool));
+    Call call{};
+    call.problem = problem;
+    call.order = plan.order.data();
+    call.map_of = plan.map_of.data();
+    call.map = tangent.untyped_data();
+    call.argmax = argmax.typed_data();
+    call.pooled = pooled->untyped_data();
+    return RunUnits(pool, plan, call, ScratchUse::kNone,
+                    CurrentTarget().gather[static_cast<int>(problem.element)]);
+  });
+}
+
+ffi::Error RoiScatter(ffi::ThreadPool pool, ffi::AnyBuffer cotangent,
+                      Indices image, Indices argmax,
+                      ffi::Result<ffi::AnyBuffer> gradient,
+                      std::string_view layout) {
+  return WithoutThrowing([&]() -> ffi::Error {
+    Problem problem;
+    std::string wrong =
+        ReadProblem(*gradient, image, cotangent, layout, &problem);
+    if (wrong.empty()) {
+      wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(cotangent));
+    }
+    if (!wrong.empty()) return InvalidArgument(std::move(wrong));
+    if (gradient->element_count() == 0) return ffi::Error::Success();
+
+    const Plan plan = PlanScatter(problem, image.typed_data(), Threads(pool));
+    Call call{};
+    call.problem = problem;
+    call.order = plan.order.data();
+    call.map_of = plan.map_of.data();
+    call.cotangent = cotangent.untyped_data();
+    call.argmax = argmax.typed_data();
+    call.gradient = gradient->untyped_data();
+    return RunUnits(
+        pool, plan, call, ScratchUse::kScatter,
+        CurrentTarget().scatter[static_cast<int>(problem.element)]);
+  });
+}
+
+XLA_FFI_DEFINE_HANDLER(kRoiPool, RoiPool,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<Boxes>()
+                           .Arg<Indices>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<float>("scale_height")
+                           .Attr<float>("scale_width")
+                           .Attr<std::string_view>("layout"));
+
+XLA_FFI_DEFINE_HANDLER(kRoiPoolArgmax, RoiPoolArgmax,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<Boxes>()
+                           .Arg<Indices>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<Indices>()
+                           .Attr<float>("scale_height")
+                           .Attr<float>("scale_width")
+                           .Attr<std::string_view>("layout"));
+
+XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<Indices>()
+                           .Arg<Indices>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<std::string_view>("layout"));
+
+XLA_FFI_DEFINE_HANDLER(kRoiScatter, RoiScatter,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<Indices>()
+                           .Arg<Indices>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<std::string_view>("layout"));
+
+}  // namespace
+
+const Handler kHandlers[4] = {
+    {"roi_pool", kRoiPool},
+    {"roi_pool_argmax", kRoiPoolArgmax},
+    {"roi_gather", kRoiGather},
+    {"roi_scatter", kRoiScatter},
+};
+
+}  // namespace jax_roipool::cpu

@@ -1,0 +1,104 @@
+// Where a coordinate becomes a pixel: the only place that knows Caffe's rule.
+//
+// Host and device code, no other include than <cstdint>, so that every backend
+// pools the same bins. The Python twin is `bin_bounds` in
+// jax_roipool/reference.py; tests/test_geometry.py holds the two together.
+//
+// All arithmetic is float32 and each operation rounds on its own: a fused
+// multiply-add would move a bin by a pixel. Host files that include this are
+// compiled with -ffp-contract=off; the device spells its products `__fmul_rn`.
+
+#ifndef JAX_ROIPOOL_CSRC_GEOMETRY_H_
+#define JAX_ROIPOOL_CSRC_GEOMETRY_H_
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define JAX_ROIPOOL_HOST_DEVICE __host__ __device__
+#else
+#define JAX_ROIPOOL_HOST_DEVICE
+#endif
+
+namespace jax_roipool {
+
+// Half-open range of rows or of columns; empty when end <= begin.
+struct Range {
+  int32_t begin;
+  int32_t end;
+};
+
+// One axis of a RoI on the feature map: its first cell and the float32 extent
+// of one bin.
+struct BinAxis {
+  int32_t first;
+  float bin_size;
+};
+
+// Beyond 2^24 float32 no longer counts every integer, and int32 arithmetic on
+// cells could overflow; cells are clamped to it, far outside any map.
+constexpr float kCellLimit = 16777216.0f;
+
+JAX_ROIPOOL_HOST_DEVICE inline float Product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+JAX_ROIPOOL_HOST_DEVICE inline float Quotient(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
+JAX_ROIPOOL_HOST_DEVICE inline bool IsFinite(float x) {
+  // x - x is 0 for a finite x and NaN otherwise.
+  return x - x == 0.0f;
+}
+
+// The cell of a finite image coordinate: C's `round`, half away from zero.
+JAX_ROIPOOL_HOST_DEVICE inline int32_t CellOf(float coordinate, float scale) {
+  float scaled = Product(coordinate, scale);
+  if (scaled > kCellLimit) scaled = kCellLimit;
+  if (scaled < -kCellLimit) scaled = -kCellLimit;
+  const int32_t whole = static_cast<int32_t>(scaled);  // towards zero
+  const float rest = scaled - static_cast<float>(whole);  // exact
+  return whole + static_cast<int32_t>(rest >= 0.5f) -
+         static_cast<int32_t>(rest <= -0.5f);
+}
+
+// Corners are inclusive; a reversed box counts as one cell long.
+JAX_ROIPOOL_HOST_DEVICE inline BinAxis MakeBinAxis(float low, float high,
+                                                   float scale,
+                                                   int64_t num_bins) {
+  const int32_t first = CellOf(low, scale);
+  const int32_t last = CellOf(high, scale);
+  const int32_t length = last < first ? 1 : last - first + 1;
+  return {first, Quotient(static_cast<float>(length),
+                          static_cast<float>(num_bins))};
+}
+
+// Bin `bin` of `axis`, clipped to a map of `extent` cells. The end may lie one
+// cell past the RoI where float32 rounds the last product up (7 bins, 57
+// cells): Caffe, torchvision and ONNX Runtime read that cell, and so do we.
+JAX_ROIPOOL_HOST_DEVICE inline Range BinRange(const BinAxis& axis, int64_t bin,
+                                              int64_t extent) {
+  const float low = Product(static_cast<float>(bin), axis.bin_size);
+  const float high = Product(static_cast<float>(bin + 1), axis.bin_size);
+  // Neither is negative: conversion to an integer is floor.
+  int64_t begin = static_cast<int64_t>(low);
+  int64_t end = static_cast<int64_t>(high);
+  end += static_cast<int64_t>(static_cast<float>(end) < high);
+  begin += axis.first;
+  end += axis.first;
+  begin = begin < 0 ? 0 : (begin > extent ? extent : begin);
+  end = end < 0 ? 0 : (end > extent ? extent : end);
+  return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+}
+
+}  // namespace jax_roipool
+
+#endif  // JAX_ROIPOOL_CSRC_GEOMETRY_H_

@@ -1,0 +1,79 @@
+// float16 and bfloat16 as bit patterns: widening to float32 (exact) and
+// rounding back (to nearest, ties to even), the same on every CPU.
+//
+// Everything is `static`: this header is compiled once per instruction set, and
+// an inline function with external linkage would let the linker keep the copy
+// that an older CPU cannot run.
+
+#ifndef JAX_ROIPOOL_CSRC_HALF_H_
+#define JAX_ROIPOOL_CSRC_HALF_H_
+
+#include <cstdint>
+#include <cstring>
+
+namespace jax_roipool {
+
+static inline float BitsToFloat(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+static inline uint32_t FloatToBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+struct BFloat16 {
+  static constexpr uint16_t kInfinity = 0x7f80;
+
+  static inline float Widen(uint16_t bits) {
+    return BitsToFloat(static_cast<uint32_t>(bits) << 16);
+  }
+
+  static inline uint16_t Round(float value) {
+    const uint32_t bits = FloatToBits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+      return static_cast<uint16_t>((bits >> 16) | 0x0040u);  // stays a NaN
+    }
+    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+};
+
+struct Float16 {
+  static constexpr uint16_t kInfinity = 0x7c00;
+
+  static inline float Widen(uint16_t bits) {
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+    if (magnitude >= 0x0f800000u) {  // infinity or NaN
+      return BitsToFloat(sign | 0x70000000u | magnitude);
+    }
+    // Rebias the exponent by a product, which normalises subnormals too.
+    return BitsToFloat(sign |
+                       FloatToBits(BitsToFloat(magnitude) * 0x1p112f));
+  }
+
+  static inline uint16_t Round(float value) {
+    const uint32_t bits = FloatToBits(value);
+    const uint32_t sign = (bits >> 16) & 0x8000u;
+    uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {
+      magnitude = 0x7e00u;  // NaN
+    } else if (magnitude >= 0x477ff000u) {
+      magnitude = 0x7c00u;  // 65520 and above round to infinity
+    } else if (magnitude < 0x38800000u) {
+      // Below 2^-14: adding 0.5 leaves multiples of 2^-24 in the low bits.
+      magnitude = FloatToBits(BitsToFloat(magnitude) + 0.5f) - 0x3f000000u;
+    } else {
+      magnitude =
+          (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    }
+    return static_cast<uint16_t>(sign | magnitude);
+  }
+};
+
+}  // namespace jax_roipool
+
+#endif  // JAX_ROIPOOL_CSRC_HALF_H_

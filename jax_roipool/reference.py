@@ -1,0 +1,291 @@
+"""RoI pooling in plain JAX: the lowering of every platform without kernels.
+
+The functions here take the canonical shapes of `primitive.py` and return, bit
+for bit, what the kernels return. They hold no temporary larger than a few
+copies of the result (and of the feature map), whatever the boxes are.
+
+`bin_bounds` is the twin of `csrc/geometry.h`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+# A dimension: an int, or a symbolic one under `jax.export`.
+Size = Any
+
+_CELL_LIMIT = 2.0**24  # as kCellLimit in csrc/geometry.h
+
+
+def _divide(length: Array, divisor: int) -> Array:
+    """`length / divisor` for positive int32, as a correctly rounded float32.
+
+    By long division. XLA turns a division by a constant into a product with
+    its reciprocal, and GPUs divide float32 approximately; both are off by a
+    last digit often enough to move bins (7 bins, length 29).
+    """
+    length = length.astype(jnp.float32).astype(jnp.int32)  # above 2**24
+    bits_more = lax.clz(jnp.full_like(length, divisor)) - lax.clz(length)
+    dividend = length << jnp.maximum(-bits_more, 0)
+    divisor_ = jnp.full_like(length, divisor) << jnp.maximum(bits_more, 0)
+    # Equally many bits; a dividend still below the divisor moves once more.
+    below = (dividend < divisor_).astype(jnp.int32)
+    dividend, exponent = dividend << below, bits_more - below
+    mantissa, rest = jnp.ones_like(length), dividend - divisor_
+    for _ in range(23):
+        rest = rest << 1
+        bit = (rest >= divisor_).astype(jnp.int32)
+        mantissa, rest = (mantissa << 1) + bit, rest - bit * divisor_
+    half = 2 * rest - divisor_
+    up = (half > 0) | ((half == 0) & (mantissa % 2 == 1))
+    mantissa = mantissa + up.astype(jnp.int32)
+    # Exact: a 24-bit number times a power of two, made from its exponent bits.
+    power = lax.bitcast_convert_type((exponent - 23 + 127) << 23, jnp.float32)
+    return mantissa.astype(jnp.float32) * power
+
+
+def _cell(coordinate: Array, scale: float) -> Array:
+    """The cell of a finite coordinate: half away from zero, as C's `round`."""
+    # The clamp also keeps a compiler from fusing product and difference.
+    scaled = jnp.clip(
+        coordinate * jnp.float32(scale), -_CELL_LIMIT, _CELL_LIMIT
+    )
+    whole = scaled.astype(jnp.int32)  # towards zero
+    rest = scaled - whole.astype(jnp.float32)  # exact
+    return (
+        whole
+        + (rest >= 0.5).astype(jnp.int32)
+        - (rest <= -0.5).astype(jnp.int32)
+    )
+
+
+def bin_bounds(
+    low: Array, high: Array, scale: float, num_bins: int, extent: Size
+) -> tuple[Array, Array]:
+    """Cells of the bins along one axis of boxes.
+
+    Args:
+      low, high: Finite float32 corners of any shape, inclusive, in input-image
+        pixels.
+      scale: Cells per pixel.
+      num_bins: Bins along the axis.
+      extent: Cells of the feature map along the axis.
+
+    Returns:
+      int32 `(begin, end)` with an axis of `num_bins` appended: bin `p` covers
+      the cells `begin[..., p]` up to but not including `end[..., p]`.
+    """
+    first = _cell(low, scale)
+    length = jnp.maximum(_cell(high, scale) - first + 1, 1)
+    size = _divide(length, num_bins)[..., None]
+    index = jnp.arange(num_bins + 1, dtype=jnp.float32)
+    begin = jnp.floor(index[:-1] * size).astype(jnp.int32)
+    end = jnp.ceil(index[1:] * size).astype(jnp.int32)
+    first = first[..., None]
+    return (
+        jnp.clip(first + begin, 0, extent),
+        jnp.clip(first + end, 0, extent),
+    )
+
+
+# Floats are compared by integer keys in the order that pooling wants: +0 equals
+# -0, and a NaN is greater than all numbers and equal to every NaN. Integers
+# also keep subnormal numbers apart, which XLA's float comparisons on CPU don't.
+
+
+def _float_bits(dtype: jnp.dtype) -> tuple[Any, int, int]:
+    """The integer of a float's width, its greatest value, infinity's bits."""
+    info = jnp.finfo(dtype)
+    integer = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[info.bits]
+    greatest = 2 ** (info.bits - 1) - 1
+    infinity = (2**info.nexp - 1) << info.nmant
+    return integer, greatest, infinity
+
+
+def _key(x: Array) -> Array:
+    integer, greatest, infinity = _float_bits(x.dtype)
+    bits = lax.bitcast_convert_type(x, integer)
+    magnitude = bits & integer(greatest)
+    key = jnp.where(bits < 0, -magnitude, magnitude)
+    return jnp.where(magnitude > infinity, integer(greatest), key)
+
+
+def _value(key: Array, dtype: jnp.dtype) -> Array:
+    integer, greatest, _ = _float_bits(dtype)
+    bits = jnp.where(key < 0, -key | integer(-greatest - 1), key)
+    return lax.bitcast_convert_type(bits, dtype)
+
+
+def _channels_last(x: Array, layout: str) -> Array:
+    return jnp.moveaxis(x, -3, -1) if layout == "NCHW" else x
+
+
+def _to_layout(x: Array, layout: str) -> Array:
+    return jnp.moveaxis(x, -1, -3) if layout == "NCHW" else x
+
+
+def _maps_and_rois(
+    image: Array, group_shape: Sequence[Size], images: Size
+) -> tuple[Array, Array]:
+    """Flat lists: of each RoI its map (group and image), and whether it has one.
+
+    RoIs without an image are given map 0, to be masked.
+    """
+    groups = math.prod(group_shape)
+    valid = (image >= 0) & (image < images)
+    rois = math.prod(image.shape[len(group_shape) :])
+    local = jnp.where(valid, image, 0).reshape(groups, rois)
+    maps = jnp.arange(groups, dtype=jnp.int32)[:, None] * images + local
+    return maps.reshape(groups * rois), valid.reshape(groups * rois)
+
+
+def roi_pool_argmax(
+    features: Array,
+    boxes: Array,
+    image: Array,
+    *,
+    output_size: tuple[int, int],
+    spatial_scale: tuple[float, float],
+    layout: str,
+) -> tuple[Array, Array]:
+    """Pools and says from where; see `primitive.py` for the shapes.
+
+    Cell by cell: step `s` looks at cell `s` of every bin at once, for as many
+    steps as the largest bin has cells.
+    """
+    dtype = features.dtype
+    features = _channels_last(features, layout)
+    *group_shape, images, height, width, channels = features.shape
+    maps, valid = _maps_and_rois(image, group_shape, images)
+    features = features.reshape(
+        math.prod(group_shape) * images, height, width, channels
+    )
+    boxes = boxes.reshape(*maps.shape, 4)
+    valid &= jnp.isfinite(boxes).all(axis=-1)
+    boxes = jnp.where(valid[:, None], boxes, 0)
+    row_begin, row_end = bin_bounds(
+        boxes[:, 1], boxes[:, 3], spatial_scale[0], output_size[0], height
+    )
+    column_begin, column_end = bin_bounds(
+        boxes[:, 0], boxes[:, 2], spatial_scale[1], output_size[1], width
+    )
+    # The bins of empty RoIs are empty.
+    row_end = jnp.where(valid[:, None], row_end, row_begin)
+    most_rows = jnp.max(row_end - row_begin, initial=0)
+    most_columns = jnp.max(column_end - column_begin, initial=0)
+
+    shape = (*maps.shape, *output_size, channels)
+    integer, greatest, _ = _float_bits(dtype)
+    best = jnp.full(shape, integer(-greatest - 1))  # below every key
+    argmax = jnp.full(shape, -1, jnp.int32)
+
+    def step(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        best, argmax = carry
+        row = row_begin + s // most_columns
+        column = column_begin + s % most_columns
+        inside = (row < row_end)[:, :, None] & (column < column_end)[:, None, :]
+        row, column = row[:, :, None], column[:, None, :]
+        # Outside cells are clipped into the map, and masked.
+        key = _key(
+            features.at[maps[:, None, None], row, column].get(mode="clip")
+        )
+        better = (key > best) & inside[..., None]
+        cell = (row * width + column)[..., None]
+        return jnp.where(better, key, best), jnp.where(better, cell, argmax)
+
+    if not _has_zero(features.shape):
+        best, argmax = lax.fori_loop(
+            0, most_rows * most_columns, step, (best, argmax)
+        )
+    zero = jnp.zeros((), dtype)
+    pooled = jnp.where(argmax < 0, zero, _value(best, dtype))
+    shape = (*image.shape, *output_size, channels)
+    return (
+        _to_layout(pooled.reshape(shape), layout),
+        _to_layout(argmax.reshape(shape), layout),
+    )
+
+
+def roi_pool(features: Array, boxes: Array, image: Array, **params: Any) -> Array:
+    """`roi_pool_argmax` without the argmax, which XLA then drops."""
+    return roi_pool_argmax(features, boxes, image, **params)[0]
+
+
+def roi_gather(
+    tangent: Array, image: Array, argmax: Array, *, layout: str
+) -> Array:
+    """The tangent at the stored argmax, 0 where that names no cell."""
+    tangent = _channels_last(tangent, layout)
+    *group_shape, images, height, width, channels = tangent.shape
+    maps, cells, channel, shape = _coordinates(
+        image, argmax, group_shape, images, height * width, layout
+    )
+    flat = tangent.reshape(
+        math.prod(group_shape) * images, height * width, channels
+    )
+    pooled = flat.at[maps, cells, channel].get(mode="fill", fill_value=0)
+    return _to_layout(pooled.reshape(shape), layout)
+
+
+def roi_scatter(
+    cotangent: Array,
+    image: Array,
+    argmax: Array,
+    *,
+    group_ndim: int,
+    map_size: tuple[Size, Size, Size],
+    layout: str,
+) -> Array:
+    """The cotangent added up at the stored argmax, in float32 or wider."""
+    dtype = cotangent.dtype
+    cotangent = _channels_last(cotangent, layout)
+    images, height, width = map_size
+    channels = cotangent.shape[-1]
+    group_shape = image.shape[:group_ndim]
+    maps, cells, channel, _ = _coordinates(
+        image, argmax, group_shape, images, height * width, layout
+    )
+    wide = jnp.promote_types(dtype, jnp.float32)
+    groups = math.prod(group_shape)
+    sums = jnp.zeros((groups * images, height * width, channels), wide)
+    sums = sums.at[maps, cells, channel].add(
+        cotangent.reshape(cells.shape).astype(wide), mode="drop"
+    )
+    gradient = sums.astype(dtype).reshape(
+        *group_shape, images, height, width, channels
+    )
+    return _to_layout(gradient, layout)
+
+
+def _coordinates(
+    image: Array,
+    argmax: Array,
+    group_shape: Sequence[Size],
+    images: Size,
+    cells: Size,
+    layout: str,
+) -> tuple[Array, Array, Array, tuple[Size, ...]]:
+    """Indices (map, cell, channel) of every pooled value, and pooled's shape.
+
+    An argmax that names no cell of an image becomes `cells`, out of bounds.
+    """
+    argmax = _channels_last(argmax, layout)
+    shape = argmax.shape
+    maps, valid = _maps_and_rois(image, group_shape, images)
+    argmax = argmax.reshape(*maps.shape, *shape[-3:])
+    valid = valid[:, None, None, None] & (argmax >= 0) & (argmax < cells)
+    channel = jnp.arange(shape[-1], dtype=jnp.int32)
+    return (
+        maps[:, None, None, None],
+        jnp.where(valid, argmax, cells),
+        channel,
+        shape,
+    )
+
+
+def _has_zero(shape: Sequence[Size]) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in shape)
