@@ -106,7 +106,12 @@ class _Cpu:
             )
         if target != PORTABLE:
             self.module.set_target(target)
+        # Compiled programs call the kernels, which look the target up, or they
+        # hold the plain JAX.
+        recompile = PORTABLE in (target, self.target) and target != self.target
         self.target = target
+        if recompile:
+            jax.clear_caches()
 
 
 _cpu = _Cpu()
@@ -131,8 +136,8 @@ def set_cpu_target(target: str) -> None:
     """Uses another instruction set, or "portable", from now on.
 
     For tests and for tracking down a difference; meant to be called from one
-    thread. Drops everything JAX has compiled, because compiled programs would
-    keep what they were lowered to.
+    thread. A change to or from "portable" drops everything JAX has compiled,
+    because compiled programs would keep what they were lowered to.
 
     Args:
       target: One of `supported_cpu_targets()`.
@@ -141,7 +146,6 @@ def set_cpu_target(target: str) -> None:
       ValueError: This machine or this installation has no such target.
     """
     _cpu.use(target)
-    jax.clear_caches()
 
 
 # --- Lowering --------------------------------------------------------------

@@ -193,6 +193,8 @@ def valid_rois(
 def _image_index(index: Array) -> Array:
     """The index as int32, or -1 where it names no image of any batch."""
     if jnp.issubdtype(index.dtype, jnp.integer):
+        if index.dtype.itemsize < 4:  # room for the comparisons
+            index = index.astype(jnp.int32)
         inside = (index >= 0) & (index <= jnp.iinfo(jnp.int32).max)
     else:
         index = index.astype(jnp.promote_types(index.dtype, jnp.float32))

@@ -21,7 +21,7 @@ Size = Any
 _CELL_LIMIT = 2.0**24  # as kCellLimit in csrc/geometry.h
 
 
-def _divide(length: Array, divisor: int) -> Array:
+def _divide(length: Array, divisor: int | Array) -> Array:
     """`length / divisor` for positive int32, as a correctly rounded float32.
 
     By long division. XLA turns a division by a constant into a product with
@@ -35,11 +35,16 @@ def _divide(length: Array, divisor: int) -> Array:
     # Equally many bits; a dividend still below the divisor moves once more.
     below = (dividend < divisor_).astype(jnp.int32)
     dividend, exponent = dividend << below, bits_more - below
-    mantissa, rest = jnp.ones_like(length), dividend - divisor_
-    for _ in range(23):
+
+    def next_bit(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        mantissa, rest = carry
         rest = rest << 1
         bit = (rest >= divisor_).astype(jnp.int32)
-        mantissa, rest = (mantissa << 1) + bit, rest - bit * divisor_
+        return (mantissa << 1) + bit, rest - bit * divisor_
+
+    mantissa, rest = lax.fori_loop(
+        0, 23, next_bit, (jnp.ones_like(length), dividend - divisor_)
+    )
     half = 2 * rest - divisor_
     up = (half > 0) | ((half == 0) & (mantissa % 2 == 1))
     mantissa = mantissa + up.astype(jnp.int32)
@@ -93,31 +98,34 @@ def bin_bounds(
 
 
 # Floats are compared by integer keys in the order that pooling wants: +0 equals
-# -0, and a NaN is greater than all numbers and equal to every NaN. Integers
-# also keep subnormal numbers apart, which XLA's float comparisons on CPU don't.
+# -0, and a NaN is greater than all numbers and equal to every NaN. From the
+# first line on they are handled as the integers of their bits, because XLA on
+# CPU flushes subnormal floats to zero, even where it only moves half precision.
 
 
-def _float_bits(dtype: jnp.dtype) -> tuple[Any, int, int]:
-    """The integer of a float's width, its greatest value, infinity's bits."""
-    info = jnp.finfo(dtype)
-    integer = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[info.bits]
-    greatest = 2 ** (info.bits - 1) - 1
-    infinity = (2**info.nexp - 1) << info.nmant
-    return integer, greatest, infinity
+class _FloatFormat:
+    """A float dtype as integers of its width."""
 
+    def __init__(self, dtype: Any) -> None:
+        info = jnp.finfo(dtype)
+        self.dtype = dtype
+        self.integer = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[info.bits]
+        self.greatest = self.integer(2 ** (info.bits - 1) - 1)
+        self.least = self.integer(-(2 ** (info.bits - 1)))
+        self.infinity = self.integer((2**info.nexp - 1) << info.nmant)
 
-def _key(x: Array) -> Array:
-    integer, greatest, infinity = _float_bits(x.dtype)
-    bits = lax.bitcast_convert_type(x, integer)
-    magnitude = bits & integer(greatest)
-    key = jnp.where(bits < 0, -magnitude, magnitude)
-    return jnp.where(magnitude > infinity, integer(greatest), key)
+    def bits(self, x: Array) -> Array:
+        return lax.bitcast_convert_type(x, self.integer)
 
+    def key(self, bits: Array) -> Array:
+        """Above `least`, whatever the float."""
+        magnitude = bits & self.greatest
+        key = jnp.where(bits < 0, -magnitude, magnitude)
+        return jnp.where(magnitude > self.infinity, self.greatest, key)
 
-def _value(key: Array, dtype: jnp.dtype) -> Array:
-    integer, greatest, _ = _float_bits(dtype)
-    bits = jnp.where(key < 0, -key | integer(-greatest - 1), key)
-    return lax.bitcast_convert_type(bits, dtype)
+    def value(self, key: Array) -> Array:
+        bits = jnp.where(key < 0, -key | self.least, key)
+        return lax.bitcast_convert_type(bits, self.dtype)
 
 
 def _channels_last(x: Array, layout: str) -> Array:
@@ -157,8 +165,8 @@ def roi_pool_argmax(
     Cell by cell: step `s` looks at cell `s` of every bin at once, for as many
     steps as the largest bin has cells.
     """
-    dtype = features.dtype
-    features = _channels_last(features, layout)
+    number = _FloatFormat(features.dtype)
+    features = _channels_last(number.bits(features), layout)
     *group_shape, images, height, width, channels = features.shape
     maps, valid = _maps_and_rois(image, group_shape, images)
     features = features.reshape(
@@ -179,8 +187,7 @@ def roi_pool_argmax(
     most_columns = jnp.max(column_end - column_begin, initial=0)
 
     shape = (*maps.shape, *output_size, channels)
-    integer, greatest, _ = _float_bits(dtype)
-    best = jnp.full(shape, integer(-greatest - 1))  # below every key
+    best = jnp.full(shape, number.least)
     argmax = jnp.full(shape, -1, jnp.int32)
 
     def step(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -190,7 +197,7 @@ def roi_pool_argmax(
         inside = (row < row_end)[:, :, None] & (column < column_end)[:, None, :]
         row, column = row[:, :, None], column[:, None, :]
         # Outside cells are clipped into the map, and masked.
-        key = _key(
+        key = number.key(
             features.at[maps[:, None, None], row, column].get(mode="clip")
         )
         better = (key > best) & inside[..., None]
@@ -201,8 +208,8 @@ def roi_pool_argmax(
         best, argmax = lax.fori_loop(
             0, most_rows * most_columns, step, (best, argmax)
         )
-    zero = jnp.zeros((), dtype)
-    pooled = jnp.where(argmax < 0, zero, _value(best, dtype))
+    # Key 0 is the value 0.
+    pooled = number.value(jnp.where(argmax < 0, 0, best))
     shape = (*image.shape, *output_size, channels)
     return (
         _to_layout(pooled.reshape(shape), layout),

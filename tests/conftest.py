@@ -1,0 +1,56 @@
+"""Every test of values runs on every implementation that this machine has."""
+
+import contextlib
+
+import jax
+import pytest
+
+from jax_roipool import lowering
+
+
+def _in_force(target):
+    before = lowering.cpu_target()
+    lowering.set_cpu_target(target)
+    yield target
+    lowering.set_cpu_target(before)
+
+
+@pytest.fixture(params=lowering.supported_cpu_targets(), scope="session")
+def implementation(request):
+    """An instruction set of the kernels, or "portable", in force."""
+    yield from _in_force(request.param)
+
+
+@pytest.fixture(
+    params=[
+        target
+        for target in lowering.supported_cpu_targets()
+        if target != lowering.PORTABLE
+    ],
+    scope="session",
+)
+def kernel_implementation(request):
+    """An instruction set of the kernels in force: for what only they know."""
+    yield from _in_force(request.param)
+
+
+@pytest.fixture
+def kernels():
+    """The kernels as a user gets them; skips where there are none."""
+    best = lowering.supported_cpu_targets()[0]
+    if best == lowering.PORTABLE:
+        pytest.skip(lowering.cpu_problem())
+    yield from _in_force(best)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def wide(dtype: str):
+    """The context in which arrays of `dtype` exist."""
+    if dtype in ("float64", "int64", "uint64"):
+        return jax.enable_x64(True)
+    return contextlib.nullcontext()
