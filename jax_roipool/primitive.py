@@ -109,6 +109,9 @@ def _batch_maps_over_rois(primitive: Primitive) -> Callable[..., Any]:
     def rule(
         axis_data: Any, args: Any, dims: Any, **params: Any
     ) -> tuple[Any, Any]:
+        if all(dim is None for dim in dims):
+            out = primitive.bind(*args, **params)
+            return out, [None] * len(out) if primitive.multiple_results else None
         maps, *per_roi = args
         map_dim, *roi_dims = dims
         if map_dim is None:
@@ -284,7 +287,9 @@ def _roi_scatter_transpose(
 
 def _roi_scatter_batch(
     axis_data: Any, args: Any, dims: Any, *, group_ndim: int, **params: Any
-) -> tuple[Any, int]:
+) -> tuple[Any, int | None]:
+    if all(dim is None for dim in dims):
+        return roi_scatter_p.bind(*args, group_ndim=group_ndim, **params), None
     args = [
         _move_to(axis_data, x, dim, 0) for x, dim in zip(args, dims, strict=True)
     ]
