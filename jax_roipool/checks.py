@@ -109,8 +109,11 @@ def _check_spatial_scale(spatial_scale: Any) -> tuple[float, float]:
                 "spatial_scale must be a number or a pair of numbers "
                 f"(scale_h, scale_w), got {spatial_scale!r}"
             )
-        with np.errstate(over="ignore"):
-            rounded = float(np.float32(float(scale)))
+        try:
+            with np.errstate(over="ignore"):
+                rounded = float(np.float32(float(scale)))
+        except OverflowError:  # an int beyond every float
+            rounded = math.inf
         if not (math.isfinite(rounded) and rounded > 0):
             raise ValueError(
                 "spatial_scale must be finite and above 0 as a float32, got "

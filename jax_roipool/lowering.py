@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from jax_roipool import primitive, reference
@@ -33,6 +34,13 @@ _OPS = {
     "roi_gather": primitive.roi_gather_p,
     "roi_scatter": primitive.roi_scatter_p,
 }
+
+
+
+
+def primitives() -> dict[str, Primitive]:
+    """The primitives by the name of their op."""
+    return dict(_OPS)
 
 
 # --- Loading the kernels ---------------------------------------------------
@@ -125,6 +133,11 @@ def cpu_target() -> str:
 def supported_cpu_targets() -> tuple[str, ...]:
     """What `set_cpu_target` takes on this machine, best first."""
     return _cpu.supported()
+
+
+def built_cpu_targets() -> tuple[str, ...]:
+    """The instruction sets that the installed kernels were compiled for."""
+    return () if _cpu.module is None else tuple(_cpu.module.built_targets())
 
 
 def cpu_problem() -> str:

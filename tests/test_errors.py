@@ -1,0 +1,221 @@
+"""Bad arguments: every error names the argument, what was expected, what came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_roipool import roi_pool, roi_pool_with_argmax, valid_rois
+
+F4 = np.zeros((2, 8, 9, 3), np.float32)
+F3 = F4[0]
+R5 = np.zeros((4, 5), np.float32)
+NR4 = np.zeros((2, 4, 4), np.float32)
+R4 = NR4[0]
+
+# features, rois -> words
+SHAPES = {
+    "rank 2 features": ((F3[0], R5), r"one of these shapes.*got features \[9, 3\]"),
+    "rank 5 features": ((F4[None], R5), r"got features \[1, 2, 8, 9, 3\]"),
+    "rank 1 rois": ((F4, R5[0]), r"one of these shapes.*rois \[5\]"),
+    "rank 4 rois": ((F4, NR4[None]), r"rois \[1, 2, 4, 4\]"),
+    "one image, boxes of many": ((F3, NR4), r"one of these shapes"),
+    "boxes without an index": (
+        (F4, R4),
+        r"rois must have 5 numbers each.*rois \[4, 4\].*without an image index",
+    ),
+    "index with one image": ((F3, R5), r"rois must have 4 numbers each"),
+    "index per image": (
+        (F4, np.zeros((2, 4, 5))),
+        r"rois must have 4 numbers each.*\[2, 4, 5\]",
+    ),
+    "other number of images": (
+        (F4, np.zeros((3, 4, 4))),
+        r"as many images as features.*\[2, 8, 9, 3\].*\[3, 4, 4\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("function", [roi_pool, roi_pool_with_argmax])
+@pytest.mark.parametrize(("args", "words"), SHAPES.values(), ids=SHAPES)
+def test_shapes(function, args, words):
+    with pytest.raises(ValueError, match=rf"(?s){words}"):
+        function(*args, 2)
+    with pytest.raises(ValueError, match=rf"(?s){words}"):
+        valid_rois(*args)
+    with pytest.raises(ValueError, match=rf"(?s){words}"):
+        jax.eval_shape(lambda f, r: function(f, r, 2), *args)
+
+
+def test_shape_errors_speak_the_layout():
+    with pytest.raises(ValueError, match=r"\[N, C, H, W\] and rois \[K, 5\]"):
+        roi_pool(F3[0], R5, 2, layout="NCHW")
+    with pytest.raises(ValueError, match=r"\[N, H, W, C\] and rois \[K, 5\]"):
+        roi_pool(F3[0], R5, 2)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int32", "uint8", "bool", "complex64", "float8_e4m3fn"]
+)
+def test_dtype_of_features(dtype):
+    features = jnp.zeros(F4.shape, dtype)
+    with pytest.raises(
+        TypeError, match=rf"features must be one of float16.*got {dtype}"
+    ):
+        roi_pool(features, R5, 2)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "complex64"])
+def test_dtype_of_rois(dtype):
+    with pytest.raises(TypeError, match=rf"rois must be of a real dtype.*{dtype}"):
+        roi_pool(F4, jnp.zeros((4, 5), dtype), 2)
+
+
+@pytest.mark.parametrize(
+    ("rois", "words"),
+    [
+        ([R4, R4], r"(?s)got a list of boxes.*jnp.concatenate.*jnp.insert"),
+        ((R4, R4), r"got a list of boxes"),
+        (None, r"rois must be an array, got None"),
+        ("boxes", r"rois must be an array, got 'boxes'"),
+    ],
+)
+def test_rois_that_are_no_array(rois, words):
+    with pytest.raises(TypeError, match=words):
+        roi_pool(F4, rois, 2)
+
+
+def test_the_advice_for_lists_works():
+    rois = [jnp.ones((2, 4)), jnp.ones((3, 4))]
+    rois = jnp.concatenate(
+        [jnp.insert(boxes, 0, i, axis=1) for i, boxes in enumerate(rois)]
+    )
+    np.testing.assert_array_equal(rois[:, 0], [0, 0, 1, 1, 1])
+    assert roi_pool(F4, rois, 2).shape == (5, 2, 2, 3)
+
+
+def test_features_that_are_no_array():
+    with pytest.raises(TypeError, match="features must be an array, got a list"):
+        roi_pool([F3, F3], R5, 2)
+    with pytest.raises(TypeError, match="features must be an array, got 3"):
+        roi_pool(3, R5, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "words"),
+    [
+        (0, ValueError, "at least 1.*got 0"),
+        ((2, 0), ValueError, r"at least 1.*got \(2, 0\)"),
+        (-3, ValueError, "at least 1.*got -3"),
+        (2**24 + 1, ValueError, r"at most 2\*\*24.*got 16777217"),
+        (2.0, TypeError, "an int or a pair of ints.*got 2.0"),
+        ((2, 2.5), TypeError, "an int or a pair of ints"),
+        ("7", TypeError, "an int or a pair of ints.*got '7'"),
+        (None, TypeError, "got None"),
+        (True, TypeError, "got True"),
+        ((1, 2, 3), ValueError, r"pair \(height, width\).*\(1, 2, 3\)"),
+        ((), ValueError, r"pair \(height, width\)"),
+        (np.array([2, 2]), TypeError, r"static.*array of shape \(2,\)"),
+        (jnp.int32(2), TypeError, r"static.*array of shape \(\)"),
+        ((2, jnp.int32(2)), TypeError, "static.*array"),
+    ],
+)
+def test_output_size(size, error, words):
+    with pytest.raises(error, match=f"output_size must.*{words}"):
+        roi_pool(F4, R5, size)
+
+
+@pytest.mark.parametrize(
+    ("scale", "error", "words"),
+    [
+        (0.0, ValueError, "above 0.*got 0.0"),
+        (-0.5, ValueError, "above 0.*got -0.5"),
+        (float("nan"), ValueError, "finite.*got nan"),
+        (float("inf"), ValueError, "finite.*got inf"),
+        (1e39, ValueError, "as a float32.*got 1e[+]39"),
+        (1e-60, ValueError, "above 0 as a float32"),
+        ((0.5, 0.0), ValueError, "above 0"),
+        ("1/16", TypeError, "a number or a pair.*got '1/16'"),
+        (1j, TypeError, "a number or a pair"),
+        (None, TypeError, "got None"),
+        (True, TypeError, "got True"),
+        ((1.0, 2.0, 3.0), ValueError, "pair"),
+        (jnp.float32(0.5), TypeError, "static.*array"),
+        (10**400, ValueError, "finite"),
+    ],
+    ids=lambda x: repr(x)[:20],
+)
+def test_spatial_scale(scale, error, words):
+    with pytest.raises(error, match=f"spatial_scale must.*{words}"):
+        roi_pool(F4, R5, 2, scale)
+
+
+def test_numbers_of_other_kinds_are_fine():
+    import fractions
+
+    for size in (np.int64(2), (np.int8(2), 2), [2, 2]):
+        assert roi_pool(F4, R5, size).shape == (4, 2, 2, 3)
+    for scale in (1, np.float64(0.5), fractions.Fraction(1, 16), [1, 0.5]):
+        assert roi_pool(F4, R5, 2, scale).shape == (4, 2, 2, 3)
+
+
+def test_traced_statics():
+    with pytest.raises(TypeError, match=r"output_size.*static.*static_argnames"):
+        jax.jit(lambda size: roi_pool(F4, R5, size))(2)
+    with pytest.raises(TypeError, match=r"output_size.*traced"):
+        jax.jit(lambda size: roi_pool(F4, R5, (2, size)))(2)
+    with pytest.raises(TypeError, match=r"spatial_scale.*traced"):
+        jax.jit(lambda scale: roi_pool(F4, R5, 2, scale))(0.5)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "CHWN", None, 0, ("NHWC",), ["NHWC"]])
+def test_layout(layout):
+    for call in (
+        lambda: roi_pool(F4, R5, 2, layout=layout),
+        lambda: valid_rois(F4, R5, layout=layout),
+    ):
+        with pytest.raises(ValueError, match='layout must be "NHWC" or "NCHW"'):
+            call()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32", "uint8"])
+def test_valid_of_another_dtype(dtype):
+    with pytest.raises(TypeError, match=f"valid must be bool, got {dtype}"):
+        roi_pool(F4, R5, 2, valid=np.ones(4, dtype))
+
+
+@pytest.mark.parametrize(
+    ("rois", "shape"), [(R5, (3,)), (R5, (4, 1)), (R5, ()), (NR4, (8,))]
+)
+def test_valid_of_another_shape(rois, shape):
+    with pytest.raises(ValueError, match="valid must have one entry per RoI"):
+        roi_pool(F4, rois, 2, valid=np.ones(shape, bool))
+
+
+def test_valid_that_is_no_array():
+    with pytest.raises(TypeError, match="valid must be an array, got a list"):
+        roi_pool(F4, R5, 2, valid=[True] * 4)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_maps_too_large_for_int32(layout):
+    def shape(height, width):
+        cells = (height, width)
+        return (1, *cells, 1) if layout == "NHWC" else (1, 1, *cells)
+
+    def pool(features):
+        return roi_pool(features, R5, 2, layout=layout)
+
+    bad = jax.ShapeDtypeStruct(shape(2**16, 2**15), jnp.float16)
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31 cells.*65536"):
+        jax.eval_shape(pool, bad)
+    fits = jax.ShapeDtypeStruct(shape(2**16, 2**15 - 1), jnp.float16)
+    assert jax.eval_shape(pool, fits).shape[0] == 4
+
+
+def test_values_never_raise():
+    rois = np.full((4, 5), np.nan, np.float32)
+    np.testing.assert_array_equal(roi_pool(F4 + 1, rois, 2), 0)
+    np.testing.assert_array_equal(
+        roi_pool(F4 + 1, R5 + [9, 0, 0, 0, 0], 2), 0
+    )
