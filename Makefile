@@ -1,0 +1,67 @@
+# Two commands matter: `make demo` and `make test`. Each makes what it needs.
+#
+#   PYTHON=python3.13   the interpreter behind the virtual environment
+#   VENV=.venv-3.13     where that environment lies
+#   JAX='jax==0.10.2'   the jax in it; the newest where nothing is said
+#   PYTEST_ARGS='-k x'  more arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+JAX ?=
+
+LINT := mypy==2.4.1 pre-commit==4.7.0
+
+python := $(VENV)/bin/python
+pip := $(python) -m pip install --quiet --disable-pip-version-check
+sources := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: help demo test lint nightly clean check-python check-compiler
+
+help:
+	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
+	@echo "make test     build, then run the tests"
+	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
+	@echo "make nightly  the tests that take too long for every change"
+	@echo "make clean    remove what the others made"
+
+demo: $(VENV)/built
+	$(python) -m jax_roipool
+	MPLBACKEND=agg $(python) examples/quickstart.py --output quickstart.png
+
+test: $(VENV)/built
+	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/built $(VENV)/lint
+	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
+
+nightly: $(VENV)/built
+	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist quickstart.png
+
+# --- What the commands stand on ----------------------------------------------
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "jax_roipool needs Python 3.11 or newer; say PYTHON=... to choose one." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "$(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
+
+check-compiler:
+	@echo '#include <optional>' | $(CXX) -std=c++17 -x c++ -fsyntax-only - 2>/dev/null \
+	  || { echo "jax_roipool needs a C++17 compiler and found none as '$(CXX)'; install one (Debian, Ubuntu: apt install g++) or say CXX=..." >&2; exit 1; }
+
+$(VENV)/bin/python: | check-python
+	$(PYTHON) -m venv $(VENV)
+
+# Editable: changes of Python files take effect at once, changes of the sources
+# named here at the next `make`.
+$(VENV)/built: $(sources) | check-compiler $(VENV)/bin/python
+	CXX='$(CXX)' $(pip) --editable '.[examples,test]' $(JAX)
+	@touch $@
+
+$(VENV)/lint: Makefile | $(VENV)/bin/python
+	$(pip) $(LINT)
+	@touch $@
