@@ -64,7 +64,7 @@ JAX_ROIPOOL_HOST_DEVICE inline int32_t CellOf(float coordinate, float scale) {
   float scaled = Product(coordinate, scale);
   if (scaled > kCellLimit) scaled = kCellLimit;
   if (scaled < -kCellLimit) scaled = -kCellLimit;
-  const int32_t whole = static_cast<int32_t>(scaled);  // towards zero
+  const int32_t whole = static_cast<int32_t>(scaled);     // towards zero
   const float rest = scaled - static_cast<float>(whole);  // exact
   return whole + static_cast<int32_t>(rest >= 0.5f) -
          static_cast<int32_t>(rest <= -0.5f);
@@ -77,8 +77,8 @@ JAX_ROIPOOL_HOST_DEVICE inline BinAxis MakeBinAxis(float low, float high,
   const int32_t first = CellOf(low, scale);
   const int32_t last = CellOf(high, scale);
   const int32_t length = last < first ? 1 : last - first + 1;
-  return {first, Quotient(static_cast<float>(length),
-                          static_cast<float>(num_bins))};
+  return {first,
+          Quotient(static_cast<float>(length), static_cast<float>(num_bins))};
 }
 
 // Bin `bin` of `axis`, clipped to a map of `extent` cells. The end may lie one

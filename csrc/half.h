@@ -51,8 +51,7 @@ struct Float16 {
       return BitsToFloat(sign | 0x70000000u | magnitude);
     }
     // Rebias the exponent by a product, which normalises subnormals too.
-    return BitsToFloat(sign |
-                       FloatToBits(BitsToFloat(magnitude) * 0x1p112f));
+    return BitsToFloat(sign | FloatToBits(BitsToFloat(magnitude) * 0x1p112f));
   }
 
   static inline uint16_t Round(float value) {

@@ -115,7 +115,8 @@ std::string MakeProblem(Shape map, Shape image, Shape pooled,
     return "pooled needs 1 to 2^24 bins per axis, got " + ToString(pooled);
   }
   int64_t cells;
-  if (!ProductOf(map_dims + (last ? 1 : 2), map_dims + (last ? 3 : 4), &cells) ||
+  if (!ProductOf(map_dims + (last ? 1 : 2), map_dims + (last ? 3 : 4),
+                 &cells) ||
       cells > kMaxInt32 || problem->height > kMaxInt32 ||
       problem->width > kMaxInt32 || problem->images > kMaxInt32) {
     return "height * width and the number of images must be below 2^31, got " +
@@ -124,7 +125,7 @@ std::string MakeProblem(Shape map, Shape image, Shape pooled,
   const int64_t bytes = ElementBytes(problem->element);
   if (!ProductOf(map.dims, map.dims + group_rank, &problem->groups) ||
       !ProductOf(image.dims + group_rank, image.dims + image.rank,
-               &problem->rois) ||
+                 &problem->rois) ||
       !OffsetsFit(map, bytes) || !OffsetsFit(pooled, bytes)) {
     return "sizes overflow 64 bits: map " + ToString(map) + ", pooled " +
            ToString(pooled);

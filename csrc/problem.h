@@ -65,8 +65,7 @@ bool ParseLayout(std::string_view name, Layout* layout);
 // Fills `problem`, whose layout and element are set already, from shapes.
 // Returns an empty string, or what is wrong. Checked here: ranks, agreement of
 // every dimension, sizes of which int32 cells or int64 offsets would overflow.
-std::string MakeProblem(Shape map, Shape image, Shape pooled,
-                        Problem* problem);
+std::string MakeProblem(Shape map, Shape image, Shape pooled, Problem* problem);
 
 // The checks of the operands that not every op has.
 std::string CheckBoxes(Shape boxes, Shape image);

@@ -1,5 +1,6 @@
 """`python -m jax_roipool`: what is built here, and whether it agrees."""
 
+import importlib.metadata
 import platform
 import sys
 import time
@@ -8,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from jax_roipool import __version__, lowering, reference
@@ -19,7 +19,7 @@ def _report() -> None:
     print(f"jax_roipool {__version__}")
     print(
         f"  python {platform.python_version()}, jax {jax.__version__}, jaxlib "
-        f"{jaxlib.__version__} (XLA FFI "
+        f"{importlib.metadata.version('jaxlib')} (XLA FFI "
         f"{'unknown' if ffi is None else '.'.join(map(str, ffi))}), numpy "
         f"{np.__version__}"
     )
@@ -91,9 +91,7 @@ def _agree(dtype: str, layout: str) -> bool:
     }
     agree = True
     for name, (operands, params, want) in expected.items():
-        got = jax.jit(partial(lowering.primitives()[name].bind, **params))(
-            *operands
-        )
+        got = jax.jit(partial(lowering.primitives()[name].bind, **params))(*operands)
         same = jax.tree.all(jax.tree.map(_equal, got, want))
         print(f"  {'equal ' if same else 'DIFFER'}  {name}, {dtype}, {layout}")
         agree = agree and same

@@ -59,8 +59,7 @@ def _refuse_arrays(name: str, value: Any) -> None:
         )
     if isinstance(value, jax.Array | np.ndarray):
         raise TypeError(
-            f"{name} must be static Python numbers, got an array of shape "
-            f"{value.shape}"
+            f"{name} must be static Python numbers, got an array of shape {value.shape}"
         )
 
 
@@ -69,8 +68,7 @@ def _pair(name: str, value: Any) -> tuple[Any, Any]:
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ValueError(
-                f"{name} must be one number or a pair (height, width), got "
-                f"{value!r}"
+                f"{name} must be one number or a pair (height, width), got {value!r}"
             )
         for number in value:
             _refuse_arrays(name, number)
@@ -102,9 +100,7 @@ def _check_output_size(output_size: Any) -> tuple[int, int]:
 
 def _check_spatial_scale(spatial_scale: Any) -> tuple[float, float]:
     def check(scale: Any) -> float:
-        if isinstance(scale, bool | np.bool_) or not isinstance(
-            scale, numbers.Real
-        ):
+        if isinstance(scale, bool | np.bool_) or not isinstance(scale, numbers.Real):
             raise TypeError(
                 "spatial_scale must be a number or a pair of numbers "
                 f"(scale_h, scale_w), got {spatial_scale!r}"
@@ -166,9 +162,7 @@ def check_arrays(
         jnp.issubdtype(rois.dtype, jnp.floating)
         or jnp.issubdtype(rois.dtype, jnp.integer)
     ):
-        raise TypeError(
-            f"rois must be of a real dtype, got {rois.dtype.name}"
-        )
+        raise TypeError(f"rois must be of a real dtype, got {rois.dtype.name}")
     _check_shapes(features.shape, rois.shape, layout)
     if valid is not None:
         valid = _as_array("valid", valid)
@@ -206,8 +200,7 @@ def _check_shapes(
         )
     if len(rois) == 3 and rois[0] != features[0]:
         raise ValueError(
-            "rois [N, R, 4] must have as many images as features "
-            f"[N, {axes}], {got}"
+            f"rois [N, R, 4] must have as many images as features [N, {axes}], {got}"
         )
     height, width = features[-3:-1] if layout == "NHWC" else features[-2:]
     images = features[0] if len(features) == 4 else 1
@@ -225,6 +218,4 @@ def _check_shapes(
                 f"{height} and {width}"
             )
     if isinstance(images, int) and images >= _MAX_INT32:
-        raise ValueError(
-            f"features must have fewer than 2**31 images, got {images}"
-        )
+        raise ValueError(f"features must have fewer than 2**31 images, got {images}")

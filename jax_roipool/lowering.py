@@ -10,6 +10,7 @@ CPU has is taken. The environment variable `JAX_ROIPOOL_CPU_TARGET` forces one
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -34,8 +35,6 @@ _OPS = {
     "roi_gather": primitive.roi_gather_p,
     "roi_scatter": primitive.roi_scatter_p,
 }
-
-
 
 
 def primitives() -> dict[str, Primitive]:
@@ -83,11 +82,12 @@ def _load_cpu_module() -> tuple[Any, str]:
             "registering kernels that it cannot run would break jax"
         )
     if compiled[0] != running[0] or compiled[1] > running[1]:
+        jaxlib = importlib.metadata.version("jaxlib")
         return None, (
-            "the CPU kernels were compiled for XLA FFI "
-            f"{compiled[0]}.{compiled[1]} and the installed jaxlib "
-            f"{jax.lib.__version__} speaks {running[0]}.{running[1]}; upgrade "
-            "jaxlib, or reinstall jax_roipool from a build against this jaxlib"
+            f"the CPU kernels were compiled for XLA FFI {compiled[0]}.{compiled[1]} "
+            f"and the installed jaxlib {jaxlib} speaks {running[0]}.{running[1]}; "
+            "upgrade jaxlib, or reinstall jax_roipool from a build against this "
+            "jaxlib"
         )
     for name, capsule in module.ffi_targets().items():
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")

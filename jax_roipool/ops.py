@@ -70,8 +70,8 @@ def roi_pool(
 
     Gradient:
       Features get the cotangent at each bin's maximum (the first in row-major
-      order where several are equal), summed in float32 or wider, the same bits
-      on every run. RoIs get zero: rounding has no useful derivative. Under
+      order where several are equal), summed in float32 or wider; with the compiled
+      kernels to the same bits on every run. RoIs get zero: rounding has no useful derivative. Under
       `grad` the argmax is computed along and stored; the features are not.
 
     Raises:
@@ -141,9 +141,7 @@ def roi_pool_with_argmax(
     """
     config = checks.check_config(output_size, spatial_scale, layout)
     features, rois, valid = checks.check_arrays(features, rois, valid, layout)
-    return _roi_pool_with_argmax(
-        features, rois, valid, config, bool(forward_mode)
-    )
+    return _roi_pool_with_argmax(features, rois, valid, config, bool(forward_mode))
 
 
 def valid_rois(
@@ -199,9 +197,7 @@ def _image_index(index: Array) -> Array:
     else:
         index = index.astype(jnp.promote_types(index.dtype, jnp.float32))
         inside = (index >= 0) & (index < 2.0**31)  # no NaN passes
-    return jnp.where(inside, index, 0).astype(jnp.int32) - (~inside).astype(
-        jnp.int32
-    )
+    return jnp.where(inside, index, 0).astype(jnp.int32) - (~inside).astype(jnp.int32)
 
 
 def _canonical(
@@ -239,9 +235,7 @@ def _vary_alike(*arrays: Array) -> tuple[Any, ...]:
     varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
     union = frozenset().union(*varying)
     return tuple(
-        jax.lax.pcast(x, tuple(union - axes), to="varying")
-        if union - axes
-        else x
+        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
         for x, axes in zip(arrays, varying, strict=True)
     )
 
@@ -266,14 +260,10 @@ class _Static:
         rows, columns, _ = primitive.rows_columns_channels(
             features.shape, config.layout
         )
-        return cls(
-            config, features.ndim - 4, (features.shape[-4], rows, columns)
-        )
+        return cls(config, features.ndim - 4, (features.shape[-4], rows, columns))
 
 
-def _bind_pool(
-    static: _Static, features: Array, boxes: Array, image: Array
-) -> Array:
+def _bind_pool(static: _Static, features: Array, boxes: Array, image: Array) -> Array:
     return primitive.roi_pool_p.bind(
         features, boxes, image, **dataclasses.asdict(static.config)
     )

@@ -65,13 +65,13 @@ def rows_columns_channels(of: Sequence[Any], layout: str) -> tuple[Any, ...]:
     return rows, columns, channels
 
 
-def _in_layout(rows: Any, columns: Any, channels: Any, layout: str) -> tuple:
+def _in_layout(rows: Any, columns: Any, channels: Any, layout: str) -> tuple[Any, ...]:
     if layout == "NHWC":
         return (rows, columns, channels)
     return (channels, rows, columns)
 
 
-def _pooled_like(features: Any, image: Any, size: Any, layout: str) -> Any:
+def _pooled_like(features: Any, image: Any, size: tuple[Any, Any], layout: str) -> Any:
     """Pooled values of `size` (rows, columns) for these features."""
     groups = features.ndim - 4
     spec = tuple(features.sharding.spec)
@@ -79,7 +79,7 @@ def _pooled_like(features: Any, image: Any, size: Any, layout: str) -> Any:
     *_, channels_spec = rows_columns_channels(spec, layout)
     return _array_like(
         features,
-        (*image.shape, *_in_layout(*size, channels, layout)),
+        (*image.shape, *_in_layout(size[0], size[1], channels, layout)),
         features.dtype,
         (
             *spec[:groups],
@@ -106,9 +106,7 @@ def _move_to(
 def _batch_maps_over_rois(primitive: Primitive) -> Callable[..., Any]:
     """The rule of ops that read a map per RoI: (map, *per RoI) -> per RoI."""
 
-    def rule(
-        axis_data: Any, args: Any, dims: Any, **params: Any
-    ) -> tuple[Any, Any]:
+    def rule(axis_data: Any, args: Any, dims: Any, **params: Any) -> tuple[Any, Any]:
         if all(dim is None for dim in dims):
             out = primitive.bind(*args, **params)
             return out, [None] * len(out) if primitive.multiple_results else None
@@ -160,9 +158,7 @@ def _roi_pool_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
 
 roi_pool_p = _primitive("roi_pool", _roi_pool_shape)
 ad.primitive_jvps[roi_pool_p] = _roi_pool_jvp
-batching.fancy_primitive_batchers[roi_pool_p] = _batch_maps_over_rois(
-    roi_pool_p
-)
+batching.fancy_primitive_batchers[roi_pool_p] = _batch_maps_over_rois(roi_pool_p)
 
 
 # --- roi_pool_argmax: (features, boxes, image) -> pooled, argmax -----------
@@ -196,11 +192,9 @@ batching.fancy_primitive_batchers[roi_pool_argmax_p] = _batch_maps_over_rois(
 # --- roi_gather: (tangent, image, argmax) -> pooled, linear in tangent -----
 
 
-def _roi_gather_shape(
-    tangent: Any, image: Any, argmax: Any, *, layout: str
-) -> Any:
-    *size, _ = rows_columns_channels(argmax.shape, layout)
-    return _pooled_like(tangent, image, size, layout)
+def _roi_gather_shape(tangent: Any, image: Any, argmax: Any, *, layout: str) -> Any:
+    rows, columns, _ = rows_columns_channels(argmax.shape, layout)
+    return _pooled_like(tangent, image, (rows, columns), layout)
 
 
 def _roi_gather_jvp(
@@ -231,9 +225,7 @@ def _roi_gather_transpose(
 roi_gather_p = _primitive("roi_gather", _roi_gather_shape)
 ad.defjvp(roi_gather_p, _roi_gather_jvp, None, None)
 ad.primitive_transposes[roi_gather_p] = _roi_gather_transpose
-batching.fancy_primitive_batchers[roi_gather_p] = _batch_maps_over_rois(
-    roi_gather_p
-)
+batching.fancy_primitive_batchers[roi_gather_p] = _batch_maps_over_rois(roi_gather_p)
 
 
 # --- roi_scatter: (cotangent, image, argmax) -> gradient, its transpose ----
@@ -290,9 +282,7 @@ def _roi_scatter_batch(
 ) -> tuple[Any, int | None]:
     if all(dim is None for dim in dims):
         return roi_scatter_p.bind(*args, group_ndim=group_ndim, **params), None
-    args = [
-        _move_to(axis_data, x, dim, 0) for x, dim in zip(args, dims, strict=True)
-    ]
+    args = [_move_to(axis_data, x, dim, 0) for x, dim in zip(args, dims, strict=True)]
     return roi_scatter_p.bind(*args, group_ndim=group_ndim + 1, **params), 0
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -56,16 +55,10 @@ def _divide(length: Array, divisor: int | Array) -> Array:
 def _cell(coordinate: Array, scale: float) -> Array:
     """The cell of a finite coordinate: half away from zero, as C's `round`."""
     # The clamp also keeps a compiler from fusing product and difference.
-    scaled = jnp.clip(
-        coordinate * jnp.float32(scale), -_CELL_LIMIT, _CELL_LIMIT
-    )
+    scaled = jnp.clip(coordinate * jnp.float32(scale), -_CELL_LIMIT, _CELL_LIMIT)
     whole = scaled.astype(jnp.int32)  # towards zero
     rest = scaled - whole.astype(jnp.float32)  # exact
-    return (
-        whole
-        + (rest >= 0.5).astype(jnp.int32)
-        - (rest <= -0.5).astype(jnp.int32)
-    )
+    return whole + (rest >= 0.5).astype(jnp.int32) - (rest <= -0.5).astype(jnp.int32)
 
 
 def bin_bounds(
@@ -74,8 +67,8 @@ def bin_bounds(
     """Cells of the bins along one axis of boxes.
 
     Args:
-      low, high: Finite float32 corners of any shape, inclusive, in input-image
-        pixels.
+      low: Finite float32 corners of any shape, in input-image pixels.
+      high: The opposite corners, inclusive.
       scale: Cells per pixel.
       num_bins: Bins along the axis.
       extent: Cells of the feature map along the axis.
@@ -197,17 +190,13 @@ def roi_pool_argmax(
         inside = (row < row_end)[:, :, None] & (column < column_end)[:, None, :]
         row, column = row[:, :, None], column[:, None, :]
         # Outside cells are clipped into the map, and masked.
-        key = number.key(
-            features.at[maps[:, None, None], row, column].get(mode="clip")
-        )
+        key = number.key(features.at[maps[:, None, None], row, column].get(mode="clip"))
         better = (key > best) & inside[..., None]
         cell = (row * width + column)[..., None]
         return jnp.where(better, key, best), jnp.where(better, cell, argmax)
 
     if not _has_zero(features.shape):
-        best, argmax = lax.fori_loop(
-            0, most_rows * most_columns, step, (best, argmax)
-        )
+        best, argmax = lax.fori_loop(0, most_rows * most_columns, step, (best, argmax))
     # Key 0 is the value 0.
     pooled = number.value(jnp.where(argmax < 0, 0, best))
     shape = (*image.shape, *output_size, channels)
@@ -222,18 +211,14 @@ def roi_pool(features: Array, boxes: Array, image: Array, **params: Any) -> Arra
     return roi_pool_argmax(features, boxes, image, **params)[0]
 
 
-def roi_gather(
-    tangent: Array, image: Array, argmax: Array, *, layout: str
-) -> Array:
+def roi_gather(tangent: Array, image: Array, argmax: Array, *, layout: str) -> Array:
     """The tangent at the stored argmax, 0 where that names no cell."""
     tangent = _channels_last(tangent, layout)
     *group_shape, images, height, width, channels = tangent.shape
     maps, cells, channel, shape = _coordinates(
         image, argmax, group_shape, images, height * width, layout
     )
-    flat = tangent.reshape(
-        math.prod(group_shape) * images, height * width, channels
-    )
+    flat = tangent.reshape(math.prod(group_shape) * images, height * width, channels)
     pooled = flat.at[maps, cells, channel].get(mode="fill", fill_value=0)
     return _to_layout(pooled.reshape(shape), layout)
 
@@ -262,9 +247,7 @@ def roi_scatter(
     sums = sums.at[maps, cells, channel].add(
         cotangent.reshape(cells.shape).astype(wide), mode="drop"
     )
-    gradient = sums.astype(dtype).reshape(
-        *group_shape, images, height, width, channels
-    )
+    gradient = sums.astype(dtype).reshape(*group_shape, images, height, width, channels)
     return _to_layout(gradient, layout)
 
 

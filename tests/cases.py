@@ -113,9 +113,7 @@ def _cases() -> list[Case]:
         ),
         Case(
             "all equal, zeros of both signs",
-            np.where(rng(1).random((1, 8, 10, 4)) < 0.5, 0.0, -0.0).astype(
-                np.float32
-            ),
+            np.where(rng(1).random((1, 8, 10, 4)) < 0.5, 0.0, -0.0).astype(np.float32),
             np.array([whole], np.float32),
             (2, 2),
         ),

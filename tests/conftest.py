@@ -8,6 +8,19 @@ import pytest
 from jax_roipool import lowering
 
 
+def pytest_collection_modifyitems(items):
+    """Plain JAX, slow to compile, meets every dtype in one layout by day."""
+    for item in items:
+        params = getattr(item, "callspec", None) and item.callspec.params
+        if (
+            params
+            and params.get("implementation") == lowering.PORTABLE
+            and params.get("layout") == "NCHW"
+            and params.get("dtype", "float32") != "float32"
+        ):
+            item.add_marker(pytest.mark.nightly)
+
+
 def _in_force(target):
     before = lowering.cpu_target()
     lowering.set_cpu_target(target)

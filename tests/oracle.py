@@ -60,9 +60,7 @@ def roi_pool(features, rois, size, scale, valid=None):
                 if bottom <= top or right <= left:
                     continue
                 window = features[image, top:bottom, left:right]
-                window = window.reshape(
-                    (bottom - top) * (right - left), channels
-                )
+                window = window.reshape((bottom - top) * (right - left), channels)
                 if channels == 0:
                     continue
                 # NumPy's argmax: the first of equals, NaN before all numbers.
@@ -76,7 +74,7 @@ def roi_pool(features, rois, size, scale, valid=None):
 
 def scatter(cotangent, rois, argmax, shape, valid=None):
     """The gradient, summed in float64: exact for integers."""
-    images, _, width, channels = shape
+    images, _, width, _ = shape
     gradient = np.zeros(shape, np.float64)
     for k, roi in enumerate(rois):
         image = image_of(roi, images, valid is None or valid[k])

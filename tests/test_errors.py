@@ -15,7 +15,10 @@ R4 = NR4[0]
 
 # features, rois -> words
 SHAPES = {
-    "rank 2 features": ((F3[0], R5), r"one of these shapes.*got features \[9, 3\]"),
+    "rank 2 features": (
+        (F3[0], R5),
+        r"one of these shapes.*got features \[9, 3\]",
+    ),
     "rank 5 features": ((F4[None], R5), r"got features \[1, 2, 8, 9, 3\]"),
     "rank 1 rois": ((F4, R5[0]), r"one of these shapes.*rois \[5\]"),
     "rank 4 rois": ((F4, NR4[None]), r"rois \[1, 2, 4, 4\]"),
@@ -216,6 +219,4 @@ def test_maps_too_large_for_int32(layout):
 def test_values_never_raise():
     rois = np.full((4, 5), np.nan, np.float32)
     np.testing.assert_array_equal(roi_pool(F4 + 1, rois, 2), 0)
-    np.testing.assert_array_equal(
-        roi_pool(F4 + 1, R5 + [9, 0, 0, 0, 0], 2), 0
-    )
+    np.testing.assert_array_equal(roi_pool(F4 + 1, R5 + [9, 0, 0, 0, 0], 2), 0)

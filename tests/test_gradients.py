@@ -43,9 +43,7 @@ def check_scatter(case, dtype, layout):
         features, case.rois, case.size, case.scale, case.valid
     )
     cotangent = rng(1).integers(-2, 3, pooled.shape).astype(features.dtype)
-    want = oracle.scatter(
-        cotangent, case.rois, argmax, features.shape, case.valid
-    )
+    want = oracle.scatter(cotangent, case.rois, argmax, features.shape, case.valid)
 
     def pool(features):
         return roi_pool(
@@ -115,9 +113,7 @@ def test_rounding_of_every_sum(implementation, dtype):
         got = np.asarray(vjp(jnp.asarray(cotangent))[0]).ravel()
         if implementation == "portable":  # XLA on CPU flushes these to zero
             normal_ = np.abs(total) >= np.finfo(np.float32).tiny
-            normal_ &= np.abs(addend.astype(np.float32)) >= np.finfo(
-                np.float32
-            ).tiny
+            normal_ &= np.abs(addend.astype(np.float32)) >= np.finfo(np.float32).tiny
             got, want = got[normal_], want[normal_]
         assert_same(got, want)
 
@@ -192,14 +188,10 @@ def test_forward_mode_to_order_2(implementation, layout):
 
     def f(x):
         y = roi_pool(x, ROIS, 2, layout=layout, forward_mode=True)
-        z, _ = roi_pool_with_argmax(
-            x, ROIS, 2, layout=layout, forward_mode=True
-        )
+        z, _ = roi_pool_with_argmax(x, ROIS, 2, layout=layout, forward_mode=True)
         return y**2 + z
 
-    check_grads(
-        f, (features,), order=2, modes=["fwd", "rev"], rtol=2e-2, eps=1e-2
-    )
+    check_grads(f, (features,), order=2, modes=["fwd", "rev"], rtol=2e-2, eps=1e-2)
 
 
 def test_hessian_and_its_relatives(implementation):
@@ -226,16 +218,10 @@ def test_hessian_and_its_relatives(implementation):
     ):
         np.testing.assert_allclose(got, want, rtol=1e-6)
     hvp = jax.jvp(jax.grad(loss), (features,), (vector,))[1]
-    np.testing.assert_allclose(
-        hvp, jnp.tensordot(want, vector, axes=4), rtol=1e-6
-    )
-    grad3 = jax.grad(
-        lambda x: jax.grad(lambda x: jax.grad(loss)(x).sum())(x).sum()
-    )
+    np.testing.assert_allclose(hvp, jnp.tensordot(want, vector, axes=4), rtol=1e-6)
+    grad3 = jax.grad(lambda x: jax.grad(lambda x: jax.grad(loss)(x).sum())(x).sum())
     want3 = jax.grad(
-        lambda x: jax.grad(
-            lambda x: jax.grad(loss_of_plain_jax)(x).sum()
-        )(x).sum()
+        lambda x: jax.grad(lambda x: jax.grad(loss_of_plain_jax)(x).sum())(x).sum()
     )
     np.testing.assert_allclose(grad3(features), want3(features), rtol=1e-6)
 
@@ -358,9 +344,7 @@ def test_boxes_alone_need_no_argmax(kernels):
     features, rois = jnp.ones(SHAPE), jnp.asarray(ROIS)
     for forward_mode in (False, True):
         gradient = jax.grad(
-            lambda r, m=forward_mode: pool(
-                features, r, forward_mode=m
-            ).sum()
+            lambda r, m=forward_mode: pool(features, r, forward_mode=m).sum()
         )
         text = jax.jit(gradient).lower(rois).as_text()
         assert "roi_pool_argmax" not in text
@@ -377,9 +361,9 @@ def test_boxes_beside_features_get_zeros(implementation):
         of_features, jax.grad(lambda f: (pool(f) ** 2).sum())(features)
     )
     integer_rois = rois.astype(jnp.int32)
-    of_integers = jax.grad(
-        lambda r: pool(features, r).sum(), allow_int=True
-    )(integer_rois)
+    of_integers = jax.grad(lambda r: pool(features, r).sum(), allow_int=True)(
+        integer_rois
+    )
     assert of_integers.dtype == jax.dtypes.float0
 
 

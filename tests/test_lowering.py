@@ -204,16 +204,23 @@ def ffi_pool(features, boxes, image, result, layout="NHWC", scale=1.0):
     )
 
 
-F, B, I = np.ones((2, 4, 4, 3), np.float32), np.ones((5, 4)), np.zeros(5)
-B, I = B.astype(np.float32), I.astype(np.int32)
+FEATURES = np.ones((2, 4, 4, 3), np.float32)
+BOXES = np.ones((5, 4), np.float32)
+INDEX = np.zeros(5, np.int32)
 OUT = (5, 2, 2, 3)
 
 LIES = {
-    "rank of features": ((F[0], B, I, OUT), "at least 4 dimensions"),
-    "boxes of 5": ((F, np.ones((5, 5), np.float32), I, OUT), "4 numbers each"),
-    "other count": ((F, B, I[:4], OUT), "shapes disagree"),
-    "pooled rank": ((F, B, I, (5, 2, 2)), "shapes disagree"),
-    "pooled channels": ((F, B, I, (5, 2, 2, 4)), "3 channels, pooled has 4"),
+    "rank of features": ((FEATURES[0], BOXES, INDEX, OUT), "at least 4 dimensions"),
+    "boxes of 5": (
+        (FEATURES, np.ones((5, 5), np.float32), INDEX, OUT),
+        "4 numbers each",
+    ),
+    "other count": ((FEATURES, BOXES, INDEX[:4], OUT), "shapes disagree"),
+    "pooled rank": ((FEATURES, BOXES, INDEX, (5, 2, 2)), "shapes disagree"),
+    "pooled channels": (
+        (FEATURES, BOXES, INDEX, (5, 2, 2, 4)),
+        "3 channels, pooled has 4",
+    ),
 }
 
 
@@ -232,13 +239,15 @@ def test_handlers_refuse_wrong_attributes_and_types(kernels):
         ({"scale": np.nan}, "finite and above 0"),
     ):
         with pytest.raises(jax.errors.JaxRuntimeError, match=words):
-            ffi_pool(F, B, I, out, **kwargs)
+            ffi_pool(FEATURES, BOXES, INDEX, out, **kwargs)
     with pytest.raises(jax.errors.JaxRuntimeError, match="share one of the types"):
-        ffi_pool(F.astype(np.int32), B, I, jax.ShapeDtypeStruct(OUT, np.int32))
+        ffi_pool(
+            FEATURES.astype(np.int32), BOXES, INDEX, jax.ShapeDtypeStruct(OUT, np.int32)
+        )
     with pytest.raises(jax.errors.JaxRuntimeError, match="share one of the types"):
-        ffi_pool(F, B, I, jax.ShapeDtypeStruct(OUT, np.float16))
+        ffi_pool(FEATURES, BOXES, INDEX, jax.ShapeDtypeStruct(OUT, np.float16))
     with pytest.raises(jax.errors.JaxRuntimeError):
-        ffi_pool(F, B.astype(np.float16), I, out)
+        ffi_pool(FEATURES, BOXES.astype(np.float16), INDEX, out)
 
 
 @pytest.mark.parametrize("target", ["kernels", "portable"])
@@ -256,7 +265,10 @@ def test_an_argmax_that_names_no_cell_is_left_out(target, request):
         argmax = argmax.astype(jnp.int32).reshape(5, 1, 2, 1)
         maps = jnp.asarray(few_values(1, 2, 3, 1)) + 10
         if layout == "NCHW":
-            argmax, maps = jnp.moveaxis(argmax, -1, 1), jnp.moveaxis(maps, -1, 1)
+            argmax, maps = (
+                jnp.moveaxis(argmax, -1, 1),
+                jnp.moveaxis(maps, -1, 1),
+            )
         gathered = ops["roi_gather"].bind(maps, image, argmax, layout=layout)
         want = np.zeros(10)
         want[0], want[5] = maps.ravel()[3], maps.ravel()[5]

@@ -50,9 +50,9 @@ def test_linen_inside_a_network():
     images = jnp.ones((2, 14, 18, 3))
     head = Head()
     variables = head.init(jax.random.key(0), images, ROIS)
-    gradient = jax.jit(
-        jax.grad(lambda v: (head.apply(v, images, ROIS) ** 2).sum())
-    )(variables)
+    gradient = jax.jit(jax.grad(lambda v: (head.apply(v, images, ROIS) ** 2).sum()))(
+        variables
+    )
     kernel = gradient["params"]["Conv_0"]["kernel"]
     assert jnp.abs(kernel).sum() > 0
 
@@ -96,7 +96,5 @@ def test_the_package_imports_without_flax():
         "import sys; sys.modules['flax'] = None; import jax_roipool; "
         "print(jax_roipool.roi_pool.__name__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "roi_pool", done.stderr

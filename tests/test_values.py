@@ -79,9 +79,11 @@ def test_float64_is_compared_as_float64(implementation, x64):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_numbers_are_not_flushed(implementation, dtype):
-    tiny = np.finfo(dtype_of(dtype)).smallest_subnormal if (
-        dtype != "bfloat16"
-    ) else dtype_of(dtype).type(1e-40)
+    tiny = (
+        np.finfo(dtype_of(dtype)).smallest_subnormal
+        if (dtype != "bfloat16")
+        else dtype_of(dtype).type(1e-40)
+    )
     features = np.zeros((1, 2, 4, 3), dtype_of(dtype))
     features[0, 1, 2] = tiny
     with wide(dtype):
@@ -117,9 +119,7 @@ def test_three_forms_agree(implementation, layout):
     flat = np.concatenate([index, boxes.reshape(12, 4)], axis=1)
 
     def pool(features, rois, valid):
-        return roi_pool_with_argmax(
-            features, rois, (3, 2), valid=valid, layout=layout
-        )
+        return roi_pool_with_argmax(features, rois, (3, 2), valid=valid, layout=layout)
 
     expected = pool(features, flat, valid.reshape(12))
     per_image = pool(features, boxes, valid)
@@ -157,12 +157,8 @@ def test_image_index_is_read_as_it_came(implementation, images):
         return np.asarray(roi_pool(features, jnp.asarray(rois), 1)).ravel()
 
     assert_same(pool([127, -128, -1], np.int8), [127, 0, 0])
-    assert_same(
-        pool([199, 255], np.uint8), [199, 255 if images > 255 else 0]
-    )
-    assert_same(
-        pool([2**32 - 1, 2**31, 5], np.uint32), [0, 0, 5]
-    )
+    assert_same(pool([199, 255], np.uint8), [199, 255 if images > 255 else 0])
+    assert_same(pool([2**32 - 1, 2**31, 5], np.uint32), [0, 0, 5])
     assert_same(
         pool([199.9, -0.5, 0.999, images - 0.1, images, 3e38], np.float32),
         [199, 0, 0, images - 1, 0, 0],
@@ -176,9 +172,7 @@ def test_wide_integers_do_not_wrap(implementation):
     assert pooled[0, 0, 0, 0] == 0  # there is no image 2**32
     assert pooled[1, 0, 0, 0] == 0  # a box far to the right, reversed
     with jax.enable_x64(True):
-        assert_same(
-            roi_pool(jnp.asarray(features), jnp.asarray(rois), 1), pooled
-        )
+        assert_same(roi_pool(jnp.asarray(features), jnp.asarray(rois), 1), pooled)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -186,9 +180,7 @@ def test_rows_and_columns_are_not_swapped(implementation, layout):
     features = np.arange(3 * 50, dtype=np.float32).reshape(1, 3, 50, 1)
     rois = np.array([[0, 40, 0, 49, 2]], np.float32)  # x right, y all
     got = roi_pool(in_layout(features, layout), rois, (3, 1), layout=layout)
-    assert_same(
-        np.asarray(got).ravel(), [49.0, 99.0, 149.0]
-    )
+    assert_same(np.asarray(got).ravel(), [49.0, 99.0, 149.0])
 
 
 def test_valid_rois(implementation):
@@ -214,9 +206,7 @@ def test_valid_rois(implementation):
     got = valid_rois(features, rois, valid=valid)
     assert got.dtype == jnp.bool_
     assert_same(got, expected)
-    assert_same(
-        jax.jit(valid_rois)(features, rois), expected[:-1] + [True]
-    )
+    assert_same(jax.jit(valid_rois)(features, rois), expected[:-1] + [True])
     with jax.enable_x64(True):  # finite as float64, not as float32
         wide_roi = jnp.array([[0, 0, 0, 1e39, 5]], jnp.float64)
         assert not valid_rois(features, wide_roi)[0]

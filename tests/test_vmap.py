@@ -44,7 +44,10 @@ def moved(x, axis):
 
 def loop(f, *args_and_axes):
     return jnp.stack(
-        [f(*args) for args in zip(*itertools.starmap(slices, args_and_axes))]
+        [
+            f(*args)
+            for args in zip(*itertools.starmap(slices, args_and_axes), strict=True)
+        ]
     )
 
 
@@ -70,9 +73,7 @@ def test_vmap_is_the_loop(implementation, axes, layout):
 @pytest.mark.parametrize("forward_mode", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 1)])
-def test_vmap_of_grad_and_grad_of_vmap(
-    implementation, axes, layout, forward_mode
-):
+def test_vmap_of_grad_and_grad_of_vmap(implementation, axes, layout, forward_mode):
     features = moved(in_layout(batch_of_features(), layout), axes[0])
     rois = moved(batch_of_rois(), axes[1])
     weight = np.arange(1.0, 4.0, dtype=np.float32)
@@ -107,15 +108,11 @@ def test_argmax_and_valid_under_vmap(implementation):
 
     got = jax.vmap(f)(features, rois, valid)
     for i in range(3):
-        want = np.stack(
-            [f(features[b], rois[b], valid[b])[i] for b in range(B)]
-        )
+        want = np.stack([f(features[b], rois[b], valid[b])[i] for b in range(B)])
         np.testing.assert_array_equal(got[i], want)
     only_valid = jax.vmap(f, (None, None, 0))(features[0], rois[0], valid)
     for i in range(3):
-        want = np.stack(
-            [f(features[0], rois[0], valid[b])[i] for b in range(B)]
-        )
+        want = np.stack([f(features[0], rois[0], valid[b])[i] for b in range(B)])
         np.testing.assert_array_equal(only_valid[i], want)
 
 
@@ -179,9 +176,7 @@ def test_vmap_of_higher_order(implementation):
 def test_tangents_and_cotangents_alone(implementation):
     """jacfwd and jacrev map only the linear operand."""
     features, rois = batch_of_features()[0], batch_of_rois()[0]
-    _, linear = jax.linearize(
-        lambda f: pool(f, rois, forward_mode=True), features
-    )
+    _, linear = jax.linearize(lambda f: pool(f, rois, forward_mode=True), features)
     tangents = batch_of_features(seed=4)
     np.testing.assert_array_equal(
         jax.vmap(linear)(tangents), loop(linear, (tangents, 0))
@@ -215,9 +210,7 @@ def test_one_call_and_no_loop(kernels, axes, with_gradient):
     text = jax.jit(f).lower(features, rois).as_text()
     assert "stablehlo.while" not in text
     assert calls(text) == (
-        {"roi_pool_argmax": 1, "roi_scatter": 1}
-        if with_gradient
-        else {"roi_pool": 1}
+        {"roi_pool_argmax": 1, "roi_scatter": 1} if with_gradient else {"roi_pool": 1}
     )
 
 

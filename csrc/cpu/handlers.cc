@@ -197,8 +197,8 @@ ffi::Error RoiPool(ffi::ThreadPool pool, ffi::AnyBuffer features, Boxes boxes,
                    Indices image, ffi::Result<ffi::AnyBuffer> pooled,
                    float scale_height, float scale_width,
                    std::string_view layout) {
-  return Pool(pool, features, boxes, image, {scale_height, scale_width},
-              layout, *pooled, nullptr);
+  return Pool(pool, features, boxes, image, {scale_height, scale_width}, layout,
+              *pooled, nullptr);
 }
 
 ffi::Error RoiPoolArgmax(ffi::ThreadPool pool, ffi::AnyBuffer features,
@@ -206,8 +206,8 @@ ffi::Error RoiPoolArgmax(ffi::ThreadPool pool, ffi::AnyBuffer features,
                          ffi::Result<ffi::AnyBuffer> pooled,
                          ffi::Result<Indices> argmax, float scale_height,
                          float scale_width, std::string_view layout) {
-  return Pool(pool, features, boxes, image, {scale_height, scale_width},
-              layout, *pooled, &*argmax);
+  return Pool(pool, features, boxes, image, {scale_height, scale_width}, layout,
+              *pooled, &*argmax);
 }
 
 ffi::Error RoiGather(ffi::ThreadPool pool, ffi::AnyBuffer tangent,
@@ -256,9 +256,8 @@ ffi::Error RoiScatter(ffi::ThreadPool pool, ffi::AnyBuffer cotangent,
     call.cotangent = cotangent.untyped_data();
     call.argmax = argmax.typed_data();
     call.gradient = gradient->untyped_data();
-    return RunUnits(
-        pool, plan, call, ScratchUse::kScatter,
-        CurrentTarget().scatter[static_cast<int>(problem.element)]);
+    return RunUnits(pool, plan, call, ScratchUse::kScatter,
+                    CurrentTarget().scatter[static_cast<int>(problem.element)]);
   });
 }
 

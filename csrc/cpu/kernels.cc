@@ -117,15 +117,15 @@ struct OrderOf<Element::kFloat64, kArgmax> {
 };
 template <bool kArgmax>
 struct OrderOf<Element::kFloat16, kArgmax> {
-  using Type = HalfOrder<Float16::kInfinity,
-                         std::conditional_t<kArgmax, int32_t, int16_t>,
-                         int32_t>;
+  using Type =
+      HalfOrder<Float16::kInfinity,
+                std::conditional_t<kArgmax, int32_t, int16_t>, int32_t>;
 };
 template <bool kArgmax>
 struct OrderOf<Element::kBFloat16, kArgmax> {
-  using Type = HalfOrder<BFloat16::kInfinity,
-                         std::conditional_t<kArgmax, int32_t, int16_t>,
-                         int32_t>;
+  using Type =
+      HalfOrder<BFloat16::kInfinity,
+                std::conditional_t<kArgmax, int32_t, int16_t>, int32_t>;
 };
 
 // Where a bin lies in a map whose cells are `cell_stride` elements apart.
@@ -144,8 +144,7 @@ inline void PoolChannels(const typename Order::Storage* map,
                          typename Order::Storage* pooled, int32_t* argmax) {
   using Keys = Vector<typename Order::Key, kLanes>;
   using Indices = Vector<typename Order::Index, kLanes>;
-  const int64_t first =
-      window.rows.begin * window.width + window.columns.begin;
+  const int64_t first = window.rows.begin * window.width + window.columns.begin;
   const typename Order::Storage* source =
       map + first * window.cell_stride + channel;
   Keys best[kVectors];
@@ -156,15 +155,14 @@ inline void PoolChannels(const typename Order::Storage* map,
   }
   for (int64_t row = window.rows.begin; row < window.rows.end; ++row) {
     const int64_t row_first = row * window.width;
-    source = map + (row_first + window.columns.begin) * window.cell_stride +
-             channel;
+    source =
+        map + (row_first + window.columns.begin) * window.cell_stride + channel;
     for (int64_t column = window.columns.begin; column < window.columns.end;
          ++column, source += window.cell_stride) {
       const Indices index =
           Indices{} + static_cast<typename Order::Index>(row_first + column);
       for (int v = 0; v < kVectors; ++v) {
-        const Keys keys =
-            Order::template LoadKeys<kLanes>(source + v * kLanes);
+        const Keys keys = Order::template LoadKeys<kLanes>(source + v * kLanes);
         const auto better = Order::Better(keys, best[v]);
         best[v] = better ? keys : best[v];
         if constexpr (kArgmax) {
@@ -207,8 +205,8 @@ inline void PoolFewChannels(const typename Order::Storage* map,
 template <class Order, bool kArgmax, int kLanes, int kVectors>
 inline void PoolManyChannels(const typename Order::Storage* map,
                              const Window& window, int64_t channel,
-                             int64_t channels,
-                             typename Order::Storage* pooled, int32_t* argmax) {
+                             int64_t channels, typename Order::Storage* pooled,
+                             int32_t* argmax) {
   constexpr int kBlock = kLanes * kVectors;
   for (; channel + kBlock <= channels; channel += kBlock) {
     PoolChannels<Order, kArgmax, kLanes, kVectors>(map, window, channel, pooled,
@@ -267,8 +265,7 @@ inline void PoolRoi(const Call& call, int64_t roi,
 // target[column][row] = source[row][column], in squares that stay in L1.
 template <typename T>
 inline void Transpose(const T* source, int64_t rows, int64_t columns,
-                      int64_t source_stride, T* target,
-                      int64_t target_stride) {
+                      int64_t source_stride, T* target, int64_t target_stride) {
   constexpr int64_t kSide = 16;
   for (int64_t r0 = 0; r0 < rows; r0 += kSide) {
     const int64_t r1 = r0 + kSide < rows ? r0 + kSide : rows;
@@ -304,8 +301,8 @@ void PoolChannelsLast(const Call& call, const Unit& unit) {
       FillEmpty(pooled_size, sizeof(T), pooled, argmax);
       continue;
     }
-    const T* map = static_cast<const T*>(call.map) +
-                   call.map_of[roi] * map_size;
+    const T* map =
+        static_cast<const T*>(call.map) + call.map_of[roi] * map_size;
     PoolRoi<Order, kArgmax>(call, roi, map, problem.channels, pooled, argmax);
   }
 }
@@ -409,10 +406,9 @@ void Gather(const Call& call, const Unit& unit, const Scratch&) {
     for (int64_t o = 0; o < outer; ++o) {
       for (int64_t n = 0; n < inner; ++n, ++pooled, ++argmax) {
         const int64_t channel = last ? n : o;
-        *pooled = NamesCell(*argmax, cells)
-                      ? map[*argmax * strides.map_cell +
-                            channel * strides.map_channel]
-                      : Bits{0};
+        *pooled = NamesCell(*argmax, cells) ? map[*argmax * strides.map_cell +
+                                                  channel * strides.map_channel]
+                                            : Bits{0};
       }
     }
   }
@@ -507,8 +503,8 @@ extern const KernelTable kTable = {
 #define JAX_ROIPOOL_STRING_(x) #x
 #define JAX_ROIPOOL_STRING(x) JAX_ROIPOOL_STRING_(x)
     JAX_ROIPOOL_STRING(JAX_ROIPOOL_TARGET),
-    {Pool<Element::kFloat16>, Pool<Element::kBFloat16>,
-     Pool<Element::kFloat32>, Pool<Element::kFloat64>},
+    {Pool<Element::kFloat16>, Pool<Element::kBFloat16>, Pool<Element::kFloat32>,
+     Pool<Element::kFloat64>},
     {Gather<uint16_t>, Gather<uint16_t>, Gather<uint32_t>, Gather<uint64_t>},
     {Scatter<HalfSum<Float16>>, Scatter<HalfSum<BFloat16>>,
      Scatter<DirectSum32>, Scatter<DirectSum64>},

@@ -82,10 +82,11 @@ void CutRois(Unit whole, int64_t parts, const std::vector<int64_t>& order,
 
 void SetHelpers(double elements, int64_t threads, Plan* plan) {
   const double worth = elements / kElementsPerHelper;
-  const int64_t most =
-      std::min<int64_t>(threads - 1, static_cast<int64_t>(plan->units.size()) - 1);
-  plan->helpers = std::max<int64_t>(
-      0, worth < static_cast<double>(most) ? static_cast<int64_t>(worth) : most);
+  const int64_t most = std::min<int64_t>(
+      threads - 1, static_cast<int64_t>(plan->units.size()) - 1);
+  plan->helpers = std::max<int64_t>(0, worth < static_cast<double>(most)
+                                           ? static_cast<int64_t>(worth)
+                                           : most);
 }
 
 }  // namespace
@@ -121,11 +122,10 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   double total = 0;
   for (int64_t roi = 0; roi < rois; ++roi) {
     if (plan.map_of[roi] >= 0) {
-      cost[roi] += static_cast<double>(
-          Area(plan.rows.data() + roi * problem.pooled_height,
-               problem.pooled_height,
-               plan.columns.data() + roi * problem.pooled_width,
-               problem.pooled_width));
+      cost[roi] += static_cast<double>(Area(
+          plan.rows.data() + roi * problem.pooled_height, problem.pooled_height,
+          plan.columns.data() + roi * problem.pooled_width,
+          problem.pooled_width));
     }
     total += cost[roi];
   }
@@ -138,11 +138,10 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   } else {
     // A unit turns its channels of one map into a tile. RoIs of one map are
     // divided only where blocks of channels are too few for the threads.
-    plan.unit_channels =
-        std::min(problem.channels,
-                 kTileCellBytes / ElementBytes(problem.element));
-    const int64_t blocks =
-        plan.unit_channels > 0 ? CeilDiv(problem.channels, plan.unit_channels)
+    plan.unit_channels = std::min(
+        problem.channels, kTileCellBytes / ElementBytes(problem.element));
+    const int64_t blocks = plan.unit_channels > 0
+                               ? CeilDiv(problem.channels, plan.unit_channels)
                                : 0;
     for (int64_t map = 0; map <= maps; ++map) {
       const int64_t begin = plan.map_begin[map], end = plan.map_begin[map + 1];
@@ -162,17 +161,16 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   return plan;
 }
 
-Plan PlanGather(const Problem& problem, const int32_t* image,
-                int64_t threads) {
+Plan PlanGather(const Problem& problem, const int32_t* image, int64_t threads) {
   Plan plan;
   GroupByMap(problem, nullptr, image, &plan);
   const int64_t rois = problem.groups * problem.rois;
   CutRois(Unit{0, rois, 0, problem.channels, -1},
           threads > 1 ? threads * kUnitsPerThread : 1, plan.order,
           std::vector<double>(rois, 1.0), &plan.units);
-  SetHelpers(static_cast<double>(rois) *
-                 static_cast<double>(problem.pooled_size()),
-             threads, &plan);
+  SetHelpers(
+      static_cast<double>(rois) * static_cast<double>(problem.pooled_size()),
+      threads, &plan);
   return plan;
 }
 
@@ -228,8 +226,7 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
 
 }  // namespace
 
-int64_t ScratchBytes(const Problem& problem, const Plan& plan,
-                     ScratchUse use) {
+int64_t ScratchBytes(const Problem& problem, const Plan& plan, ScratchUse use) {
   const Pieces pieces = PiecesOf(problem, plan, use);
   return pieces.tile + pieces.tile_pooled + pieces.tile_argmax;
 }

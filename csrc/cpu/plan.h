@@ -13,13 +13,13 @@
 namespace jax_roipool::cpu {
 
 struct Plan {
-  std::vector<int64_t> map_of;      // RoI -> map, -1 where it is empty
-  std::vector<int64_t> order;       // RoIs by map, the empty ones last
-  std::vector<int64_t> map_begin;   // map -> its first place in `order`;
-                                    // then the empty ones', then the end
+  std::vector<int64_t> map_of;       // RoI -> map, -1 where it is empty
+  std::vector<int64_t> order;        // RoIs by map, the empty ones last
+  std::vector<int64_t> map_begin;    // map -> its first place in `order`;
+                                     // then the empty ones', then the end
   std::vector<Range> rows, columns;  // pool only
   std::vector<Unit> units;
-  int64_t helpers = 0;      // threads worth asking for beside the caller's
+  int64_t helpers = 0;        // threads worth asking for beside the caller's
   int64_t unit_channels = 0;  // the most channels in a unit
 };
 
@@ -28,8 +28,7 @@ struct Plan {
 Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
               const int32_t* image, int64_t threads);
 Plan PlanGather(const Problem& problem, const int32_t* image, int64_t threads);
-Plan PlanScatter(const Problem& problem, const int32_t* image,
-                 int64_t threads);
+Plan PlanScatter(const Problem& problem, const int32_t* image, int64_t threads);
 
 // What one thread needs for any unit of the plan, in one 64-byte aligned
 // block: its size, and the block cut into pieces.

@@ -1,0 +1,290 @@
+"""RoI pooling on a photograph: forward, backward, and a picture of both.
+
+    python examples/quickstart.py                    # a photograph that ships
+    python examples/quickstart.py --image cat.jpg    # your own
+
+Needs the extra `examples`: pip install 'jax_roipool[examples]'
+"""
+
+import argparse
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import skimage
+from flax import nnx
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from jax_roipool import roi_pool_with_argmax
+from jax_roipool.nnx import RoIPool
+
+BINS = 7
+STRIDE = 8  # pixels per cell of the feature map
+BIN_COLORS = ("#1f9bff", "#ff5a36")
+COLORS = ("#e6194b", "#f58231", "#3cb44b", "#4363d8", "#911eb4")
+
+# (x1, y1, x2, y2) in pixels, corners inclusive, of scikit-image's astronaut:
+# face, mission patch, name tag, helmet, model of the Shuttle.
+ASTRONAUT_BOXES = (
+    (168, 40, 286, 200),
+    (128, 340, 214, 428),
+    (272, 328, 336, 384),
+    (302, 346, 504, 511),
+    (366, 0, 474, 226),
+)
+
+
+class EdgeFeatures(nnx.Module):
+    """A small feature extractor: edges of 8 directions, a cell per 8 pixels.
+
+    A convolution with oriented filters, as the first layer of a trained
+    network looks, so that the maps mean something without training.
+    """
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.edges = nnx.Conv(3, 8, (9, 9), strides=2, kernel_init=oriented, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = jnp.abs(self.edges(images))
+        x = nnx.avg_pool(x, (2, 2), strides=(2, 2))
+        return nnx.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def oriented(key: jax.Array, shape: tuple[int, ...], dtype: object) -> jax.Array:
+    """One odd Gabor filter per output channel, over grey."""
+    del key
+    height, width, channels, directions = shape
+    y, x = np.mgrid[:height, :width] - (np.array([height, width]) // 2)[:, None, None]
+    angle = np.arange(directions) * np.pi / directions
+    along = x[..., None] * np.cos(angle) + y[..., None] * np.sin(angle)
+    envelope = np.exp(-(x**2 + y**2) / (2 * 2.2**2))[..., None]
+    kernel = np.sin(along * 0.9) * envelope
+    kernel /= np.abs(kernel).sum(axis=(0, 1))
+    return jnp.broadcast_to(jnp.asarray(kernel / channels, dtype)[:, :, None], shape)
+
+
+class Detector(nnx.Module):
+    """The part of a detector that is about RoIs: features, then their bins."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.features = EdgeFeatures(rngs)
+        self.pool = RoIPool(BINS, spatial_scale=1 / STRIDE)
+
+    def __call__(self, images: jax.Array, rois: jax.Array) -> jax.Array:
+        return self.pool(self.features(images), rois)
+
+
+def boxes_for(height: int, width: int) -> np.ndarray:
+    """Five boxes of different shapes for a photograph that nobody knows."""
+    shares = [
+        (0.08, 0.10, 0.42, 0.55),
+        (0.50, 0.06, 0.92, 0.34),
+        (0.30, 0.30, 0.70, 0.75),
+        (0.06, 0.62, 0.36, 0.94),
+        (0.62, 0.45, 0.94, 0.92),
+    ]
+    return np.array(shares) * [width, height, width, height] // 1
+
+
+def load(path: pathlib.Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph as floats in [0, 1], its sides at most 1024, and boxes."""
+    if path is None:
+        return skimage.data.astronaut() / 255.0, np.array(ASTRONAUT_BOXES)
+    image = skimage.util.img_as_float(skimage.io.imread(path))
+    if image.ndim == 2:
+        image = skimage.color.gray2rgb(image)
+    elif image.shape[-1] == 4:
+        image = skimage.color.rgba2rgb(image)
+    shrink = 1024 / max(image.shape[:2])
+    if shrink < 1:
+        image = skimage.transform.rescale(
+            image, shrink, channel_axis=-1, anti_aliasing=True
+        )
+    return image, boxes_for(*image.shape[:2])
+
+
+# --- The picture -----------------------------------------------------------
+
+
+def draw_box(ax: Axes, box: np.ndarray, color: str, label: str = "") -> None:
+    """A box of inclusive pixels or cells."""
+    x1, y1, x2, y2 = box
+    ax.add_patch(
+        Rectangle(
+            (x1 - 0.5, y1 - 0.5),
+            x2 - x1 + 1,
+            y2 - y1 + 1,
+            fill=False,
+            edgecolor=color,
+            linewidth=2,
+        )
+    )
+    if label:
+        ax.text(
+            x1,
+            y1,
+            label,
+            color="white",
+            fontsize=9,
+            fontweight="bold",
+            verticalalignment="top",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
+        )
+
+
+def draw_bins(
+    ax: Axes, energy: np.ndarray, box: np.ndarray, argmax: np.ndarray
+) -> None:
+    """One RoI on the feature grid: its cells, its bins, where maxima lie."""
+    height, width = energy.shape
+    x1, y1, x2, y2 = np.floor(box / STRIDE + 0.5).astype(int)
+    inside = energy[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1]
+    ax.imshow(energy, cmap="gray", vmin=0, vmax=inside.max())
+    # A square view, as the panels beside it are.
+    reach = max(x2 - x1, y2 - y1) / 2 + 2
+    ax.set_xlim((x1 + x2) / 2 - reach, (x1 + x2) / 2 + reach)
+    ax.set_ylim((y1 + y2) / 2 + reach, (y1 + y2) / 2 - reach)
+    ax.set_facecolor("black")
+    for k in range(height + 1):
+        ax.axhline(k - 0.5, color="white", linewidth=0.3, alpha=0.35)
+    for k in range(width + 1):
+        ax.axvline(k - 0.5, color="white", linewidth=0.3, alpha=0.35)
+    size = np.float32([x2 - x1 + 1, y2 - y1 + 1]) / np.float32(BINS)
+    for i in range(BINS):
+        for j in range(BINS):
+            left, top = np.floor([j * size[0], i * size[1]])
+            right, bottom = np.ceil([(j + 1) * size[0], (i + 1) * size[1]])
+            ax.add_patch(
+                Rectangle(
+                    (x1 + left - 0.5, y1 + top - 0.5),
+                    right - left,
+                    bottom - top,
+                    facecolor=(BIN_COLORS[(i + j) % 2], 0.28),
+                    edgecolor=(BIN_COLORS[(i + j) % 2], 0.9),
+                    linewidth=1.0,
+                )
+            )
+    draw_box(ax, np.array([x1, y1, x2, y2]), COLORS[0])
+    rows, columns = np.divmod(argmax, width)
+    ax.plot(columns, rows, "o", color="#ffe119", markersize=5, markeredgecolor="black")
+
+
+def picture(
+    photo: np.ndarray,
+    boxes: np.ndarray,
+    features: np.ndarray,
+    pooled: np.ndarray,
+    argmax: np.ndarray,
+    gradient: np.ndarray,
+) -> plt.Figure:
+    """The photograph, the bins of one RoI, the pooled maps, the gradient."""
+    figure = plt.figure(figsize=(15, 8.8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2.2, 1])
+    photo_ax, bins_ax, gradient_ax = top.subplots(1, 3)
+
+    photo_ax.imshow(photo)
+    photo_ax.set_title(f"{len(boxes)} regions of interest")
+    for k, (box, color) in enumerate(zip(boxes, COLORS, strict=True)):
+        draw_box(photo_ax, box, color, str(k + 1))
+
+    # The channel that answers most within the first region.
+    channel = int(pooled[0].sum(axis=(0, 1)).argmax())
+    draw_bins(
+        bins_ax,
+        features[..., channel],
+        boxes[0],
+        argmax[0, ..., channel].ravel(),
+    )
+    bins_ax.set_title(
+        f"region 1 on one of the {features.shape[-1]} feature maps:\n"
+        f"its {BINS}×{BINS} bins and the maximum of each"
+    )
+
+    strength = np.abs(gradient).sum(axis=-1)
+    strength = np.clip(strength / np.quantile(strength, 0.99), 0, 1) ** 0.7
+    dimmed = photo.mean(axis=-1, keepdims=True) * 0.45
+    glow = plt.cm.inferno(strength)[..., :3]
+    gradient_ax.imshow(np.maximum(np.repeat(dimmed, 3, axis=-1), glow))
+    gradient_ax.set_title(
+        "where the gradient of the pooled sum flows back:\n"
+        "through the maxima, and nowhere else"
+    )
+    for k, (box, color) in enumerate(zip(boxes, COLORS, strict=True)):
+        draw_box(gradient_ax, box, color, str(k + 1))
+
+    axes = bottom.subplots(1, len(boxes))
+    shown = pooled.max(axis=-1)
+    for k, (ax, color) in enumerate(zip(axes, COLORS, strict=True)):
+        ax.imshow(shown[k], cmap="viridis", vmin=0, vmax=shown.max())
+        ax.set_title(f"region {k + 1} in {BINS}×{BINS} bins", color=color)
+    for ax in (photo_ax, bins_ax, gradient_ax, *axes):
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return figure
+
+
+def main() -> None:
+    """Pools, differentiates, draws."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--image",
+        type=pathlib.Path,
+        help="a photograph of yours instead of scikit-image's astronaut",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("quickstart.png"),
+        help="where the picture goes (default: %(default)s)",
+    )
+    args = parser.parse_args()
+    if args.image is not None and not args.image.is_file():
+        parser.error(f"no such file: {args.image}")
+
+    photo, boxes = load(args.image)
+    images = jnp.asarray(photo, jnp.float32)[None]  # [N, H, W, 3]
+    index = np.zeros((len(boxes), 1))  # all in image 0
+    rois = jnp.asarray(np.hstack([index, boxes]), jnp.float32)  # [K, 5]
+    detector = Detector(nnx.Rngs(0))
+
+    @nnx.jit
+    def forward(detector: Detector, images: jax.Array, rois: jax.Array) -> jax.Array:
+        return detector(images, rois)
+
+    @nnx.jit
+    def gradient_of_sum(
+        detector: Detector, images: jax.Array, rois: jax.Array
+    ) -> jax.Array:
+        return jax.grad(lambda x: detector(x, rois).sum())(images)
+
+    pooled = forward(detector, images, rois)
+    gradient = gradient_of_sum(detector, images, rois)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(forward(detector, images, rois))
+        seconds.append(time.perf_counter() - start)
+    print(f"photograph {photo.shape[1]} x {photo.shape[0]}, {len(boxes)} boxes")
+    print(f"pooled     {pooled.shape} in {min(seconds) * 1e3:.1f} ms, network included")
+    print(f"gradient   {gradient.shape}, the photograph's shape")
+
+    features = detector.features(images)
+    _, argmax = roi_pool_with_argmax(features, rois, BINS, 1 / STRIDE)
+    figure = picture(
+        photo,
+        boxes,
+        np.asarray(features[0]),
+        np.asarray(pooled),
+        np.asarray(argmax),
+        np.asarray(gradient[0]),
+    )
+    figure.savefig(args.output, dpi=110)
+    print(f"picture    {args.output.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

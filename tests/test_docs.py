@@ -1,0 +1,93 @@
+"""Examples in docstrings and the README run, and the example makes a picture."""
+
+import doctest
+import importlib
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["", ".ops", ".linen", ".nnx"])
+def test_docstrings(name):
+    if name in (".linen", ".nnx"):
+        pytest.importorskip("flax")
+    module = importlib.import_module(f"jax_roipool{name}")
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_every_public_function_has_an_example():
+    import jax_roipool
+
+    for name in ("roi_pool", "roi_pool_with_argmax", "valid_rois"):
+        doc = getattr(jax_roipool, name).__doc__
+        for part in ("Args:", "Returns:", "Raises:", "Example:", ">>>"):
+            assert part in doc, (name, part)
+
+
+def test_readme():
+    pytest.importorskip("flax")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "roi_pool(" in "".join(text.splitlines()[:5])
+    first, *blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(block, namespace)
+    import jax_roipool
+
+    exec(first, {**namespace, "jax_roipool": jax_roipool})
+    assert namespace["pooled"].shape == (2, 7, 7, 512)
+    assert namespace["gradient"].shape == (2, 38, 63, 512)
+
+
+def test_links_in_documents_lead_somewhere():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert len(documents) > 5
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), (document, target)
+
+
+def test_quickstart(tmp_path):
+    pytest.importorskip("matplotlib")
+    skimage = pytest.importorskip("skimage")
+    photo = tmp_path / "grey.png"
+    skimage.io.imsave(photo, skimage.data.camera()[:200, :300])
+    for arguments in ([], ["--image", str(photo)]):
+        output = tmp_path / "picture.png"
+        done = subprocess.run(
+            [sys.executable, ROOT / "examples/quickstart.py"]
+            + ["--output", str(output), *arguments],
+            env={"MPLBACKEND": "agg", "PATH": "", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert str(output) in done.stdout
+        picture = skimage.io.imread(output)
+        assert picture.shape[0] > 800
+        assert picture.std() > 20
+        output.unlink()
+
+
+def test_self_check():
+    done = subprocess.run(
+        [sys.executable, "-m", "jax_roipool"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "compiled kernels" in done.stdout
+    assert "all equal after" in done.stdout
+    assert "DIFFER" not in done.stdout
