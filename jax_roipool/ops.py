@@ -70,9 +70,10 @@ def roi_pool(
 
     Gradient:
       Features get the cotangent at each bin's maximum (the first in row-major
-      order where several are equal), summed in float32 or wider; with the compiled
-      kernels to the same bits on every run. RoIs get zero: rounding has no useful derivative. Under
-      `grad` the argmax is computed along and stored; the features are not.
+      order where several are equal), summed in float32 or wider; with the
+      compiled kernels to the same bits on every run. RoIs get zero: rounding
+      has no useful derivative. Under `grad` the argmax is computed along and
+      stored; the features are not.
 
     Raises:
       TypeError, ValueError: An argument has a wrong type, rank, shape or size,
