@@ -414,15 +414,31 @@ void Gather(const Call& call, const Unit& unit, const Scratch&) {
   }
 }
 
+// Channels last, a unit reads one or two cache lines of every bin, which no
+// hardware prefetcher follows.
+constexpr int64_t kBinsAhead = 8;
+
+template <typename T>
+inline void Prefetch(const T* source, int64_t ahead, int64_t count) {
+  // As an address: it may lie past the end, where nothing is fetched.
+  const uintptr_t begin =
+      reinterpret_cast<uintptr_t>(source) + ahead * sizeof(T);
+  for (uint64_t byte = 0; byte < count * sizeof(T); byte += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(begin + byte));
+  }
+}
+
 struct DirectSum32 {
   using Storage = float;
   using Sum = float;
   static inline Sum Widen(Storage value) { return value; }
+  static inline Storage Round(Sum sum) { return sum; }
 };
 struct DirectSum64 {
   using Storage = double;
   using Sum = double;
   static inline Sum Widen(Storage value) { return value; }
+  static inline Storage Round(Sum sum) { return sum; }
 };
 template <class Half>
 struct HalfSum : Half {
@@ -433,7 +449,11 @@ struct HalfSum : Half {
 // gradient[argmax[bin, channel], channel] += cotangent[bin, channel] over the
 // RoIs of one map in their own order. The unit owns its channels of the map, so
 // the order of additions, and every bit, is the same for any number of threads.
-// Half precision is summed in float32 in the tile and rounded once.
+//
+// Sums lie in the gradient itself where its planes are whole, float32 or wider.
+// Channels last, cells of the gradient are often a power of two apart and would
+// share a few sets of the cache: sums then lie densely in the tile. Half
+// precision is summed in float32 and rounded once.
 template <class Number>
 void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
   using T = typename Number::Storage;
@@ -449,23 +469,14 @@ void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
                 unit.map * cells * problem.channels +
                 unit.channel_begin * strides.map_channel;
 
-  // Sums lie in the gradient itself or, densely, in the tile.
-  Sum* sums;
-  int64_t sum_cell = strides.map_cell;
-  int64_t sum_channel = strides.map_channel;
+  const bool direct = kDirect && !last;
+  Sum* sums = static_cast<Sum*>(scratch.tile);
   if constexpr (kDirect) {
-    sums = gradient;
-  } else {
-    sums = static_cast<Sum*>(scratch.tile);
-    sum_cell = last ? channels : 1;
+    if (direct) sums = gradient;
   }
-  if (last) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-      std::memset(sums + cell * sum_cell, 0, channels * sizeof(Sum));
-    }
-  } else {
-    std::memset(sums, 0, channels * cells * sizeof(Sum));
-  }
+  const int64_t sum_cell = last ? channels : 1;
+  const int64_t sum_channel = last ? 1 : cells;
+  std::memset(sums, 0, cells * channels * sizeof(Sum));
 
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
     const int64_t offset = call.order[i] * bins * problem.channels +
@@ -476,6 +487,10 @@ void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
     const int64_t inner = last ? channels : bins;
     const int64_t stride = last ? problem.channels : bins;
     for (int64_t o = 0; o < outer; ++o, cotangent += stride, argmax += stride) {
+      if (last) {
+        Prefetch(cotangent, kBinsAhead * stride, channels);
+        Prefetch(argmax, kBinsAhead * stride, channels);
+      }
       for (int64_t n = 0; n < inner; ++n) {
         if (!NamesCell(argmax[n], cells)) continue;
         const int64_t channel = last ? n : o;
@@ -485,13 +500,12 @@ void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
     }
   }
 
-  if constexpr (!kDirect) {
-    const int64_t outer = last ? cells : 1;
-    const int64_t inner = last ? channels : channels * cells;
-    for (int64_t o = 0; o < outer; ++o) {
-      for (int64_t n = 0; n < inner; ++n) {
-        gradient[o * strides.map_cell + n] = Number::Round(*sums++);
-      }
+  if (direct) return;
+  const int64_t outer = last ? cells : 1;
+  const int64_t inner = last ? channels : channels * cells;
+  for (int64_t o = 0; o < outer; ++o, gradient += strides.map_cell) {
+    for (int64_t n = 0; n < inner; ++n) {
+      gradient[n] = Number::Round(*sums++);
     }
   }
 }

@@ -16,6 +16,14 @@ constexpr int64_t kUnitsPerThread = 8;
 // map cell and thread.
 constexpr int64_t kTileCellBytes = 128;
 
+// Half of the L2 cache that a core has on current servers.
+constexpr int64_t kTileBytes = 1 << 19;
+
+// Gradients are summed in float32 or wider.
+int64_t SumBytes(const Problem& problem) {
+  return std::max<int64_t>(ElementBytes(problem.element), 4);
+}
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t Area(const Range* rows, int64_t num_rows, const Range* columns,
@@ -180,10 +188,11 @@ Plan PlanScatter(const Problem& problem, const int32_t* image,
   GroupByMap(problem, nullptr, image, &plan);
   const int64_t maps = problem.groups * problem.images;
   const int64_t rois = problem.groups * problem.rois;
-  // Sums are float32 or wider, and a block fills a cache line of them, so that
-  // no line belongs to two threads.
-  const int64_t sum_bytes = std::max<int64_t>(ElementBytes(problem.element), 4);
-  plan.unit_channels = std::min(problem.channels, 64 / sum_bytes);
+  // A block of channels fills one or two cache lines per cell, two while the
+  // tile of sums stays within half of a common L2.
+  const int64_t line = 64 / SumBytes(problem);
+  const bool wide = problem.cells() * kTileCellBytes <= kTileBytes;
+  plan.unit_channels = std::min(problem.channels, wide ? 2 * line : line);
   for (int64_t map = 0; map < maps; ++map) {
     for (int64_t c = 0; c < problem.channels; c += plan.unit_channels) {
       plan.units.push_back({plan.map_begin[map], plan.map_begin[map + 1], c,
@@ -213,7 +222,9 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
   const int64_t results = problem.bins() * plan.unit_channels;
   Pieces pieces;
   if (use == ScratchUse::kScatter) {
-    if (bytes < 4) pieces.tile = Aligned(tile * 4);  // float32 sums
+    if (bytes < 4 || problem.layout == Layout::kNHWC) {
+      pieces.tile = Aligned(tile * SumBytes(problem));
+    }
   } else if (use != ScratchUse::kNone && problem.layout == Layout::kNCHW) {
     pieces.tile = Aligned(tile * bytes);
     pieces.tile_pooled = Aligned(results * bytes);
