@@ -181,11 +181,28 @@ def _attributes(
     return attributes
 
 
+def _portable(op: str) -> Callable[..., Any]:
+    """The lowering of an op to its plain JAX.
+
+    That code is traced on bare shapes. The primitive has said how its result is
+    sharded and over which manual axes it varies; operations inside, which see
+    one array replicated and another sharded, would refuse or need casts.
+    """
+    lower = mlir.lower_fun(
+        getattr(reference, op), multiple_results=_OPS[op].multiple_results
+    )
+
+    def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
+        bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+            return lower(ctx.replace(avals_in=bare), *operands, **params)
+
+    return rule
+
+
 def _register(op: str) -> None:
     bound = _OPS[op]
-    portable = mlir.lower_fun(
-        getattr(reference, op), multiple_results=bound.multiple_results
-    )
+    portable = _portable(op)
     kernel: Callable[..., Any] = jax.ffi.ffi_lowering(f"jax_roipool_{op}")
 
     def lower_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
