@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -40,6 +41,33 @@ _OPS = {
 def primitives() -> dict[str, Primitive]:
     """The primitives by the name of their op."""
     return dict(_OPS)
+
+
+def export_disabled_checks() -> list[jax.export.DisabledSafetyCheck]:
+    """What `jax.export.export` must be told to export our custom calls.
+
+    JAX refuses to export calls of targets that it does not know. Ours keep their
+    names and attributes from version to version (docs/design/abi.md); a process
+    that runs the exported program must import `jax_roipool`.
+
+    Returns:
+      A list for the argument `disabled_checks`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jax_roipool
+      >>> pool = jax.jit(lambda f, r: jax_roipool.roi_pool(f, r, 7, 1 / 16))
+      >>> exported = jax.export.export(
+      ...     pool, disabled_checks=jax_roipool.export_disabled_checks()
+      ... )(jnp.ones((1, 38, 63, 8)), jnp.ones((300, 5)))
+      >>> exported.out_avals
+      (ShapedArray(float32[300,7,7,8]),)
+    """
+    return [jax.export.DisabledSafetyCheck.custom_call(_target_name(op)) for op in _OPS]
+
+
+def _target_name(op: str) -> str:
+    return f"jax_roipool_{op}"
 
 
 # --- Loading the kernels ---------------------------------------------------
@@ -203,7 +231,7 @@ def _portable(op: str) -> Callable[..., Any]:
 def _register(op: str) -> None:
     bound = _OPS[op]
     portable = _portable(op)
-    kernel: Callable[..., Any] = jax.ffi.ffi_lowering(f"jax_roipool_{op}")
+    kernel: Callable[..., Any] = jax.ffi.ffi_lowering(_target_name(op))
 
     def lower_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
         if _cpu.target == PORTABLE:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_roipool import checks, lowering, primitive
+from jax_roipool import checks, lowering, partitioning, primitive
 
 del lowering  # imported for what it registers
 
@@ -183,7 +183,7 @@ def valid_rois(
     """
     checks.check_layout(layout)
     features, rois, valid = checks.check_arrays(features, rois, valid, layout)
-    return _valid_rois(features, rois, valid)
+    return _valid_rois(features, rois, valid, layout)
 
 
 # --- Three forms, one canonical form ---------------------------------------
@@ -202,13 +202,14 @@ def _image_index(index: Array) -> Array:
 
 
 def _canonical(
-    features: Array, rois: Array, valid: Array | None
+    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
 ) -> tuple[Array, Array, Array]:
     """Features, boxes and image indices as the primitives want them.
 
     The index of an empty RoI is -1.
     """
     rois = jax.lax.stop_gradient(rois)
+    features, rois, valid = partitioning.reshard_operands(features, rois, valid, layout)
     boxes = rois[..., -4:].astype(jnp.float32)
     if features.ndim == 4 and rois.ndim == 3:
         features = jnp.expand_dims(features, 1)  # each image a group
@@ -336,7 +337,7 @@ def _roi_pool(
     config: checks.Config,
     forward_mode: bool,
 ) -> Array:
-    features, boxes, image = _canonical(features, rois, valid)
+    features, boxes, image = _canonical(features, rois, valid, config.layout)
     pool = _bind_pool if forward_mode else _pool
     return pool(_Static.of(features, config), features, boxes, image)
 
@@ -349,12 +350,14 @@ def _roi_pool_with_argmax(
     config: checks.Config,
     forward_mode: bool,
 ) -> tuple[Array, Array]:
-    features, boxes, image = _canonical(features, rois, valid)
+    features, boxes, image = _canonical(features, rois, valid, config.layout)
     pool = _bind_pool_argmax if forward_mode else _pool_argmax
     return pool(_Static.of(features, config), features, boxes, image)
 
 
-@jax.jit
-def _valid_rois(features: Array, rois: Array, valid: Array | None) -> Array:
-    _, _, image = _canonical(features, rois, valid)
+@partial(jax.jit, static_argnums=(3,))
+def _valid_rois(
+    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
+) -> Array:
+    _, _, image = _canonical(features, rois, valid, layout)
     return image >= 0

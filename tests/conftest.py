@@ -47,6 +47,15 @@ def kernel_implementation(request):
     yield from _in_force(request.param)
 
 
+@pytest.fixture(params=["kernels", "portable"])
+def lowered_to(request):
+    """Both lowerings, where instruction sets make no difference."""
+    targets = lowering.supported_cpu_targets()
+    if request.param == "kernels" and targets[0] == lowering.PORTABLE:
+        pytest.skip(lowering.cpu_problem())
+    yield from _in_force(targets[0 if request.param == "kernels" else -1])
+
+
 @pytest.fixture
 def kernels():
     """The kernels as a user gets them; skips where there are none."""

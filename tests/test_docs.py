@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["", ".ops", ".linen", ".nnx"])
+@pytest.mark.parametrize("name", ["", ".lowering", ".ops", ".linen", ".nnx"])
 def test_docstrings(name):
     if name in (".linen", ".nnx"):
         pytest.importorskip("flax")

@@ -41,15 +41,8 @@ def test_platforms_without_kernels_get_plain_jax(kernels, platform):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("target", ["kernels", "portable"])
-def test_memory(layout, target, request):
+def test_memory(lowered_to, layout):
     """300 RoIs on a 38x63x512 map: no copy by the kernels, no blow-up without."""
-    if target == "kernels":
-        request.getfixturevalue("kernels")
-    else:
-        before = lowering.cpu_target()
-        request.addfinalizer(lambda: lowering.set_cpu_target(before))
-        lowering.set_cpu_target("portable")
     features = jnp.ones(in_layout(np.empty((1, 38, 63, 512)), layout).shape)
     rois = random_rois(300, 1, 38, 63, 1 / 16)
 
@@ -62,7 +55,7 @@ def test_memory(layout, target, request):
     for function in (pool, gradient):
         program = jax.jit(function).lower(features).compile()
         temporary = program.memory_analysis().temp_size_in_bytes
-        if target == "portable":
+        if lowered_to == lowering.PORTABLE:
             assert temporary < 1e9
         elif function is pool:
             assert temporary < 1e5  # boxes and indices; no copy of anything
@@ -250,14 +243,7 @@ def test_handlers_refuse_wrong_attributes_and_types(kernels):
         ffi_pool(FEATURES, BOXES.astype(np.float16), INDEX, out)
 
 
-@pytest.mark.parametrize("target", ["kernels", "portable"])
-def test_an_argmax_that_names_no_cell_is_left_out(target, request):
-    if target == "kernels":
-        request.getfixturevalue("kernels")
-    else:
-        before = lowering.cpu_target()
-        request.addfinalizer(lambda: lowering.set_cpu_target(before))
-        lowering.set_cpu_target("portable")
+def test_an_argmax_that_names_no_cell_is_left_out(lowered_to):
     ops = lowering.primitives()
     for layout in LAYOUTS:
         image = jnp.array([0, 0, 0, 7, -2], jnp.int32)
