@@ -16,7 +16,7 @@ python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint nightly clean check-python check-compiler
+.PHONY: help demo test lint nightly clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
@@ -52,16 +52,26 @@ check-python:
 check-compiler:
 	@echo '#include <optional>' | $(CXX) -std=c++17 -x c++ -fsyntax-only - 2>/dev/null \
 	  || { echo "jax_roipool needs a C++17 compiler and found none as '$(CXX)'; install one (Debian, Ubuntu: apt install g++) or say CXX=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+	  || { echo "$(PYTHON) has no C headers (Python.h); install them (Debian, Ubuntu: apt install python3-dev)." >&2; exit 1; }
 
-$(VENV)/bin/python: | check-python
-	$(PYTHON) -m venv $(VENV)
+# Which interpreter and jax the environment was made for: another PYTHON or JAX
+# makes it anew.
+$(VENV)/wanted: FORCE | check-python
+	@wanted='$(JAX)'" on $$($(PYTHON) -V)"; \
+	if [ "$$(cat $@ 2>/dev/null)" != "$$wanted" ]; then \
+	  if [ -d $(VENV) ] && [ ! -e $@ ]; then \
+	    echo "$(VENV) was not made by make; say VENV=... for another place." >&2; exit 1; \
+	  fi; \
+	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$wanted" > $@; \
+	fi
 
 # Editable: changes of Python files take effect at once, changes of the sources
 # named here at the next `make`.
-$(VENV)/built: $(sources) | check-compiler $(VENV)/bin/python
-	CXX='$(CXX)' $(pip) --editable '.[examples,test]' $(JAX)
+$(VENV)/built: $(sources) $(VENV)/wanted | check-compiler
+	CXX='$(CXX)' $(pip) --editable '.[examples,test]' $(if $(JAX),'$(JAX)')
 	@touch $@
 
-$(VENV)/lint: Makefile | $(VENV)/bin/python
+$(VENV)/lint: Makefile $(VENV)/wanted
 	$(pip) $(LINT)
 	@touch $@

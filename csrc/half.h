@@ -1,9 +1,9 @@
 // float16 and bfloat16 as bit patterns: widening to float32 (exact) and
 // rounding back (to nearest, ties to even), the same on every CPU.
 //
-// Everything is `static`: this header is compiled once per instruction set, and
-// an inline function with external linkage would let the linker keep the copy
-// that an older CPU cannot run.
+// Everything has internal linkage: this header is compiled once per instruction
+// set, and of an inline function that files share the linker could keep the
+// copy that an older CPU cannot run.
 
 #ifndef JAX_ROIPOOL_CSRC_HALF_H_
 #define JAX_ROIPOOL_CSRC_HALF_H_
@@ -12,14 +12,15 @@
 #include <cstring>
 
 namespace jax_roipool {
+namespace {
 
-static inline float BitsToFloat(uint32_t bits) {
+inline float BitsToFloat(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-static inline uint32_t FloatToBits(float value) {
+inline uint32_t FloatToBits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   return bits;
@@ -73,6 +74,7 @@ struct Float16 {
   }
 };
 
+}  // namespace
 }  // namespace jax_roipool
 
 #endif  // JAX_ROIPOOL_CSRC_HALF_H_

@@ -28,7 +28,9 @@ def _report() -> None:
         print(f"  cpu     plain JAX: {lowering.cpu_problem()}")
     else:
         built = ", ".join(lowering.built_cpu_targets())
-        print(f"  cpu     compiled kernels: {lowering.cpu_target()}")
+        portable = lowering.cpu_target() == lowering.PORTABLE
+        used = "plain JAX, forced" if portable else f"kernels, {lowering.cpu_target()}"
+        print(f"  cpu     {used}")
         print(
             f"          built: {built}; this CPU runs: "
             f"{', '.join(lowering.supported_cpu_targets()[:-1])}; choose with "
@@ -106,7 +108,7 @@ def _equal(x: jax.Array, y: jax.Array) -> bool:
 def main() -> int:
     """Prints the report and the self-check's outcome; 1 where they differ."""
     _report()
-    if jax.default_backend() != "cpu" or lowering.cpu_target() == "portable":
+    if jax.default_backend() != "cpu" or lowering.cpu_target() == lowering.PORTABLE:
         print("self-check: nothing to compare, plain JAX is what runs here")
         return 0
     print("self-check: compiled kernels against plain JAX")

@@ -19,7 +19,7 @@ _FORMS = """
   features {map3} and rois [R, 4] = (x1, y1, x2, y2), one image"""
 # float32 counts bins exactly up to here.
 _MAX_BINS = 2**24
-_MAX_INT32 = 2**31
+_INT32_END = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,13 @@ def check_config(output_size: Any, spatial_scale: Any, layout: Any) -> Config:
         _check_spatial_scale(spatial_scale),
         check_layout(layout),
     )
+
+
+def check_forward_mode(forward_mode: Any) -> bool:
+    """`forward_mode`, if it is static and a bool."""
+    if isinstance(forward_mode, bool | np.bool_):
+        return bool(forward_mode)
+    raise TypeError(f"forward_mode must be a static bool, got {forward_mode!r}")
 
 
 def check_layout(layout: Any) -> Layout:
@@ -140,7 +147,31 @@ def _as_array(name: str, value: Any) -> jax.Array:
         # the index of image 0.
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(value.dtype))
         value = np.clip(value, limits.min, limits.max)
-    return jnp.asarray(value)
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array that JAX can hold, got dtype {value.dtype}"
+        ) from error
+
+
+def _keep_index(rois: Any) -> Any:
+    """NumPy RoIs whose image index survives that JAX makes float64 float32.
+
+    0.9999999999 must not become the index of image 1, nor -1e-60 that of image 0.
+    """
+    if (
+        isinstance(rois, np.ndarray)
+        and rois.dtype == np.float64
+        and rois.ndim == 2
+        and rois.shape[1] == 5
+        and jax.dtypes.canonicalize_dtype(rois.dtype) != rois.dtype
+    ):
+        index = rois[:, :1]
+        index = np.where(index < 0, -1, np.trunc(index))
+        with np.errstate(over="ignore"):
+            return np.concatenate([index, rois[:, 1:]], axis=1).astype(np.float32)
+    return rois
 
 
 def check_arrays(
@@ -152,7 +183,7 @@ def check_arrays(
       TypeError, ValueError: An argument is not as documented.
     """
     features = _as_array("features", features)
-    rois = _as_array("rois", rois)
+    rois = _as_array("rois", _keep_index(rois))
     if features.dtype.name not in _FEATURE_DTYPES:
         raise TypeError(
             f"features must be one of {', '.join(_FEATURE_DTYPES)}, got "
@@ -206,16 +237,16 @@ def _check_shapes(
     images = features[0] if len(features) == 4 else 1
     # Symbolic sizes are checked when the exported program runs.
     if isinstance(height, int) and isinstance(width, int):
-        if height * width >= _MAX_INT32:
+        if height * width >= _INT32_END:
             raise ValueError(
                 "features must have fewer than 2**31 cells per map (H * W), "
                 f"because argmax is int32, got {height} * {width}"
             )
         # Only beside an axis of size 0 can one alone be that large.
-        if max(height, width) >= _MAX_INT32:
+        if max(height, width) >= _INT32_END:
             raise ValueError(
                 "features must have fewer than 2**31 rows and columns, got "
                 f"{height} and {width}"
             )
-    if isinstance(images, int) and images >= _MAX_INT32:
+    if isinstance(images, int) and images >= _INT32_END:
         raise ValueError(f"features must have fewer than 2**31 images, got {images}")

@@ -192,20 +192,17 @@ def set_cpu_target(target: str) -> None:
 # --- Lowering --------------------------------------------------------------
 
 
-def _attributes(
-    layout: str,
-    spatial_scale: tuple[float, float] | None = None,
-    **shapes: Any,
-) -> dict[str, Any]:
-    """A primitive's parameters as FFI attributes, whose types must be exact.
+# Kernels read sizes off their buffers.
+_SIZES = frozenset({"output_size", "group_ndim", "map_size"})
 
-    Sizes are not among them: the kernels read them off the buffers.
-    """
-    del shapes
-    attributes: dict[str, Any] = {"layout": layout}
-    if spatial_scale is not None:
-        attributes["scale_height"] = np.float32(spatial_scale[0])
-        attributes["scale_width"] = np.float32(spatial_scale[1])
+
+def _attributes(params: dict[str, Any]) -> dict[str, Any]:
+    """A primitive's parameters as FFI attributes, whose types must be exact."""
+    attributes = {k: v for k, v in params.items() if k not in _SIZES}
+    if "spatial_scale" in attributes:
+        height, width = attributes.pop("spatial_scale")
+        attributes["scale_height"] = np.float32(height)
+        attributes["scale_width"] = np.float32(width)
     return attributes
 
 
@@ -236,7 +233,7 @@ def _register(op: str) -> None:
     def lower_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
         if _cpu.target == PORTABLE:
             return portable(ctx, *operands, **params)
-        return kernel(ctx, *operands, **_attributes(**params))
+        return kernel(ctx, *operands, **_attributes(params))
 
     mlir.register_lowering(bound, portable)
     mlir.register_lowering(bound, lower_cpu, platform="cpu")

@@ -93,8 +93,9 @@ def roi_pool(
               [14., 15.]]], dtype=float32)
     """
     config = checks.check_config(output_size, spatial_scale, layout)
+    forward_mode = checks.check_forward_mode(forward_mode)
     features, rois, valid = checks.check_arrays(features, rois, valid, layout)
-    return _roi_pool(features, rois, valid, config, bool(forward_mode))
+    return _roi_pool(features, rois, valid, config, forward_mode)
 
 
 def roi_pool_with_argmax(
@@ -141,8 +142,9 @@ def roi_pool_with_argmax(
       Array([13, 15], dtype=int32)
     """
     config = checks.check_config(output_size, spatial_scale, layout)
+    forward_mode = checks.check_forward_mode(forward_mode)
     features, rois, valid = checks.check_arrays(features, rois, valid, layout)
-    return _roi_pool_with_argmax(features, rois, valid, config, bool(forward_mode))
+    return _roi_pool_with_argmax(features, rois, valid, config, forward_mode)
 
 
 def valid_rois(
@@ -183,46 +185,56 @@ def valid_rois(
     """
     checks.check_layout(layout)
     features, rois, valid = checks.check_arrays(features, rois, valid, layout)
-    return _valid_rois(features, rois, valid, layout)
+    return _valid_rois(rois, valid, features.shape[0])
 
 
 # --- Three forms, one canonical form ---------------------------------------
 
 
-def _image_index(index: Array) -> Array:
-    """The index as int32, or -1 where it names no image of any batch."""
+def _image_index(index: Array, images: Any) -> Array:
+    """The index as int32, or -1 where it names none of `images` images."""
     if jnp.issubdtype(index.dtype, jnp.integer):
         if index.dtype.itemsize < 4:  # room for the comparisons
             index = index.astype(jnp.int32)
         inside = (index >= 0) & (index <= jnp.iinfo(jnp.int32).max)
     else:
-        index = index.astype(jnp.promote_types(index.dtype, jnp.float32))
-        inside = (index >= 0) & (index < 2.0**31)  # no NaN passes
-    return jnp.where(inside, index, 0).astype(jnp.int32) - (~inside).astype(jnp.int32)
+        if index.dtype.itemsize == 1 or index.dtype == jnp.float16:
+            index = index.astype(jnp.float32)
+        # By its bits: XLA on CPU takes a negative subnormal number for zero.
+        integer = jnp.dtype(f"int{8 * index.dtype.itemsize}")
+        bits = jax.lax.bitcast_convert_type(index, integer)
+        negative = (bits < 0) & (bits != jnp.iinfo(integer).min)  # -0 is 0
+        inside = ~negative & (index < 2.0**31)  # no NaN passes
+    index = jnp.where(inside, index, 0).astype(jnp.int32)
+    return jnp.where(inside & (index < images), index, -1)
 
 
-def _canonical(
-    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
-) -> tuple[Array, Array, Array]:
-    """Features, boxes and image indices as the primitives want them.
-
-    The index of an empty RoI is -1.
-    """
-    rois = jax.lax.stop_gradient(rois)
-    features, rois, valid = partitioning.reshard_operands(features, rois, valid, layout)
+def _boxes_and_image(
+    rois: Array, valid: Array | None, images: Any
+) -> tuple[Array, Array]:
+    """Boxes as float32, and the image index of each, -1 where it is empty."""
     boxes = rois[..., -4:].astype(jnp.float32)
-    if features.ndim == 4 and rois.ndim == 3:
-        features = jnp.expand_dims(features, 1)  # each image a group
-    elif features.ndim == 3:
-        features = jnp.expand_dims(features, 0)
     if rois.shape[-1] == 5:
-        image = _image_index(rois[..., 0])
-        image = jnp.where(image < features.shape[-4], image, -1)
+        image = _image_index(rois[..., 0], images)
     else:
         image = jnp.zeros_like(boxes[..., 0], dtype=jnp.int32)
     image = jnp.where(jnp.isfinite(boxes).all(axis=-1), image, -1)
     if valid is not None:
         image = jnp.where(valid, image, -1)
+    return boxes, image
+
+
+def _canonical(
+    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
+) -> tuple[Array, Array, Array]:
+    """Features, boxes and image indices as the primitives want them."""
+    rois = jax.lax.stop_gradient(rois)
+    features, rois, valid = partitioning.reshard_operands(features, rois, valid, layout)
+    boxes, image = _boxes_and_image(rois, valid, features.shape[0])
+    if features.ndim == 4 and rois.ndim == 3:
+        features = jnp.expand_dims(features, 1)  # each image a group
+    elif features.ndim == 3:
+        features = jnp.expand_dims(features, 0)
     return _vary_alike(features, boxes, image)
 
 
@@ -355,9 +367,8 @@ def _roi_pool_with_argmax(
     return pool(_Static.of(features, config), features, boxes, image)
 
 
-@partial(jax.jit, static_argnums=(3,))
-def _valid_rois(
-    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
-) -> Array:
-    _, _, image = _canonical(features, rois, valid, layout)
-    return image >= 0
+@partial(jax.jit, static_argnums=(2,))
+def _valid_rois(rois: Array, valid: Array | None, images: Any) -> Array:
+    # The layout says where channels are, which these arrays have not.
+    _, rois, valid = partitioning.reshard_operands(None, rois, valid, "NHWC")
+    return _boxes_and_image(rois, valid, images)[1] >= 0

@@ -12,6 +12,10 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 
+def _spec(x: Array) -> tuple[Any, ...]:
+    return tuple(jax.typeof(x).sharding.spec)
+
+
 def _axes(entries: tuple[Any, ...]) -> set[Any]:
     """The mesh axes in the entries of a spec."""
     axes: set[Any] = set()
@@ -20,40 +24,47 @@ def _axes(entries: tuple[Any, ...]) -> set[Any]:
     return axes - {None}
 
 
-def _reshard(x: Array, spec: tuple[Any, ...]) -> Array:
-    sharding = jax.typeof(x).sharding
-    if tuple(sharding.spec) == spec:
-        return x
-    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
-
-
 def reshard_operands(
-    features: Array, rois: Array, valid: Array | None, layout: str
-) -> tuple[Array, Array, Array | None]:
+    features: Array | None, rois: Array, valid: Array | None, layout: str
+) -> tuple[Any, Any, Any]:
     """The arguments of a call, resharded to what the ops can work on.
 
     Stands outside the `custom_vjp`: the gradient then has the sharding that the
     features have there, and the transpose of the reshard does the rest. Where a
-    mesh axis shards both RoIs and channels (or groups), the RoIs give way.
+    mesh axis shards both RoIs and channels (or groups), the RoIs give way. An
+    array that is on no mesh is replicated over that of the others.
     """
-    spec = tuple(jax.typeof(features).sharding.spec)
-    rois_spec = tuple(jax.typeof(rois).sharding.spec)
-    if not _axes(spec) and not _axes(rois_spec):
+    arrays = [x for x in (features, rois, valid) if x is not None]
+    if not any(_axes(_spec(x)) for x in arrays):
         return features, rois, valid
-    channel = features.ndim - (1 if layout == "NHWC" else 3)
+    meshes = [jax.typeof(x).sharding.mesh for x in arrays]
+    mesh = next(mesh for mesh in meshes if not mesh.empty)
+
+    def reshard(x: Array | None, spec: tuple[Any, ...]) -> Array | None:
+        if x is None:
+            return None
+        own = jax.typeof(x).sharding
+        if own.mesh == mesh and tuple(own.spec) == spec:
+            return x
+        return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
     groups = 1 if rois.ndim == 3 else 0
-    kept = tuple(
-        entry if axis < groups or axis == channel else None
-        for axis, entry in enumerate(spec)
-    )
-    taken = _axes(kept)
-    rois_kept = (
-        *kept[:groups],
-        *(None if _axes((e,)) & taken else e for e in rois_spec[groups:-1]),
-        None,
+    features_spec: tuple[Any, ...] = ()
+    if features is None:
+        rois_spec = _spec(rois)[:groups]
+    else:
+        channel = features.ndim - (1 if layout == "NHWC" else 3)
+        features_spec = tuple(
+            entry if axis < groups or axis == channel else None
+            for axis, entry in enumerate(_spec(features))
+        )
+        rois_spec = features_spec[:groups]
+    taken = _axes(features_spec + rois_spec)
+    rois_spec += tuple(
+        None if _axes((entry,)) & taken else entry for entry in _spec(rois)[groups:-1]
     )
     return (
-        _reshard(features, kept),
-        _reshard(rois, rois_kept),
-        None if valid is None else _reshard(valid, rois_kept[:-1]),
+        reshard(features, features_spec),
+        reshard(rois, (*rois_spec, None)),
+        reshard(valid, rois_spec),
     )

@@ -54,8 +54,14 @@ def _divide(length: Array, divisor: int | Array) -> Array:
 
 def _cell(coordinate: Array, scale: float) -> Array:
     """The cell of a finite coordinate: half away from zero, as C's `round`."""
-    # The clamp also keeps a compiler from fusing product and difference.
-    scaled = jnp.clip(coordinate * jnp.float32(scale), -_CELL_LIMIT, _CELL_LIMIT)
+    # XLA on CPU reads subnormal numbers as zero, so a tiny scale is made larger
+    # first; where taking that back underflows, the cell is 0 anyway.
+    shift = 2.0**64 if scale < 2.0**-60 else 1.0
+    scaled = coordinate * jnp.float32(scale * shift)
+    # The clamp stands where it keeps a compiler from merging the two factors, and
+    # from fusing a product with the difference below.
+    limit = _CELL_LIMIT * shift
+    scaled = jnp.clip(scaled, -limit, limit) * jnp.float32(1 / shift)
     whole = scaled.astype(jnp.int32)  # towards zero
     rest = scaled - whole.astype(jnp.float32)  # exact
     return whole + (rest >= 0.5).astype(jnp.int32) - (rest <= -0.5).astype(jnp.int32)
@@ -129,19 +135,25 @@ def _to_layout(x: Array, layout: str) -> Array:
     return jnp.moveaxis(x, -1, -3) if layout == "NCHW" else x
 
 
-def _maps_and_rois(
+def _flat_indices(
     image: Array, group_shape: Sequence[Size], images: Size
-) -> tuple[Array, Array]:
-    """Flat lists: of each RoI its map (group and image), and whether it has one.
+) -> tuple[Array, Array, Array]:
+    """Of each RoI, over all groups: its group, its image, whether it has one.
 
-    RoIs without an image are given map 0, to be masked.
+    RoIs without an image are given image 0, to be masked.
     """
     groups = math.prod(group_shape)
-    valid = (image >= 0) & (image < images)
     rois = math.prod(image.shape[len(group_shape) :])
-    local = jnp.where(valid, image, 0).reshape(groups, rois)
-    maps = jnp.arange(groups, dtype=jnp.int32)[:, None] * images + local
-    return maps.reshape(groups * rois), valid.reshape(groups * rois)
+    group = jnp.broadcast_to(
+        jnp.arange(groups, dtype=jnp.int32)[:, None], (groups, rois)
+    )
+    valid = (image >= 0) & (image < images)
+    flat = (groups * rois,)
+    return (
+        group.reshape(flat),
+        jnp.where(valid, image, 0).reshape(flat),
+        valid.reshape(flat),
+    )
 
 
 def roi_pool_argmax(
@@ -161,11 +173,9 @@ def roi_pool_argmax(
     number = _FloatFormat(features.dtype)
     features = _channels_last(number.bits(features), layout)
     *group_shape, images, height, width, channels = features.shape
-    maps, valid = _maps_and_rois(image, group_shape, images)
-    features = features.reshape(
-        math.prod(group_shape) * images, height, width, channels
-    )
-    boxes = boxes.reshape(*maps.shape, 4)
+    group, index, valid = _flat_indices(image, group_shape, images)
+    features = features.reshape(math.prod(group_shape), images, height, width, channels)
+    boxes = boxes.reshape(*group.shape, 4)
     valid &= jnp.isfinite(boxes).all(axis=-1)
     boxes = jnp.where(valid[:, None], boxes, 0)
     row_begin, row_end = bin_bounds(
@@ -179,7 +189,7 @@ def roi_pool_argmax(
     most_rows = jnp.max(row_end - row_begin, initial=0)
     most_columns = jnp.max(column_end - column_begin, initial=0)
 
-    shape = (*maps.shape, *output_size, channels)
+    shape = (*group.shape, *output_size, channels)
     best = jnp.full(shape, number.least)
     argmax = jnp.full(shape, -1, jnp.int32)
 
@@ -190,15 +200,19 @@ def roi_pool_argmax(
         inside = (row < row_end)[:, :, None] & (column < column_end)[:, None, :]
         row, column = row[:, :, None], column[:, None, :]
         # Outside cells are clipped into the map, and masked.
-        key = number.key(features.at[maps[:, None, None], row, column].get(mode="clip"))
+        cells = features.at[
+            group[:, None, None], index[:, None, None], row, column
+        ].get(mode="clip")
+        key = number.key(cells)
         better = (key > best) & inside[..., None]
         cell = (row * width + column)[..., None]
         return jnp.where(better, key, best), jnp.where(better, cell, argmax)
 
     if not _has_zero(features.shape):
         best, argmax = lax.fori_loop(0, most_rows * most_columns, step, (best, argmax))
-    # Key 0 is the value 0.
-    pooled = number.value(jnp.where(argmax < 0, 0, best))
+    # Key 0 is the value 0. Asking `best` and not `argmax` for the bins without
+    # cells lets XLA drop the argmax where only `pooled` is used.
+    pooled = number.value(jnp.where(best == number.least, 0, best))
     shape = (*image.shape, *output_size, channels)
     return (
         _to_layout(pooled.reshape(shape), layout),
@@ -215,12 +229,10 @@ def roi_gather(tangent: Array, image: Array, argmax: Array, *, layout: str) -> A
     """The tangent at the stored argmax, 0 where that names no cell."""
     tangent = _channels_last(tangent, layout)
     *group_shape, images, height, width, channels = tangent.shape
-    maps, cells, channel, shape = _coordinates(
-        image, argmax, group_shape, images, height * width, layout
-    )
-    flat = tangent.reshape(math.prod(group_shape) * images, height * width, channels)
-    pooled = flat.at[maps, cells, channel].get(mode="fill", fill_value=0)
-    return _to_layout(pooled.reshape(shape), layout)
+    where = _coordinates(image, argmax, group_shape, images, height * width, layout)
+    flat = tangent.reshape(math.prod(group_shape), images, height * width, channels)
+    pooled = flat.at[where].get(mode="fill", fill_value=0)
+    return _to_layout(pooled.reshape(*image.shape, *pooled.shape[1:]), layout)
 
 
 def roi_scatter(
@@ -238,14 +250,12 @@ def roi_scatter(
     images, height, width = map_size
     channels = cotangent.shape[-1]
     group_shape = image.shape[:group_ndim]
-    maps, cells, channel, _ = _coordinates(
-        image, argmax, group_shape, images, height * width, layout
-    )
+    where = _coordinates(image, argmax, group_shape, images, height * width, layout)
     wide = jnp.promote_types(dtype, jnp.float32)
-    groups = math.prod(group_shape)
-    sums = jnp.zeros((groups * images, height * width, channels), wide)
-    sums = sums.at[maps, cells, channel].add(
-        cotangent.reshape(cells.shape).astype(wide), mode="drop"
+    sums = jnp.zeros((math.prod(group_shape), images, height * width, channels), wide)
+    sums = sums.at[where].add(
+        cotangent.reshape(where[2].shape).astype(wide),
+        mode="drop",
     )
     gradient = sums.astype(dtype).reshape(*group_shape, images, height, width, channels)
     return _to_layout(gradient, layout)
@@ -258,22 +268,20 @@ def _coordinates(
     images: Size,
     cells: Size,
     layout: str,
-) -> tuple[Array, Array, Array, tuple[Size, ...]]:
-    """Indices (map, cell, channel) of every pooled value, and pooled's shape.
+) -> tuple[Array, Array, Array, Array]:
+    """Indices (group, image, cell, channel) of every pooled value.
 
     An argmax that names no cell of an image becomes `cells`, out of bounds.
     """
     argmax = _channels_last(argmax, layout)
-    shape = argmax.shape
-    maps, valid = _maps_and_rois(image, group_shape, images)
-    argmax = argmax.reshape(*maps.shape, *shape[-3:])
+    group, index, valid = _flat_indices(image, group_shape, images)
+    argmax = argmax.reshape(*group.shape, *argmax.shape[-3:])
     valid = valid[:, None, None, None] & (argmax >= 0) & (argmax < cells)
-    channel = jnp.arange(shape[-1], dtype=jnp.int32)
     return (
-        maps[:, None, None, None],
+        group[:, None, None, None],
+        index[:, None, None, None],
         jnp.where(valid, argmax, cells),
-        channel,
-        shape,
+        jnp.arange(argmax.shape[-1], dtype=jnp.int32),
     )
 
 

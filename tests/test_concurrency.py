@@ -80,10 +80,12 @@ def test_threads_do_not_change_a_bit(kernels):
         import hashlib, jax, numpy as np
         from jax_roipool import roi_pool
         r = np.random.default_rng(0)
-        rois = np.insert(np.sort(r.uniform(0, 24, (200, 4))), 0, 0, axis=1)
-        for layout in ("NHWC", "NCHW"):
+        rois = np.insert(np.sort(r.uniform(0, 24, (200, 4))), 0,
+                         r.integers(0, 2, 200), axis=1)
+        # Two images of three blocks of channels: six units of backward work.
+        for layout, shape in ("NHWC", (2, 24, 24, 96)), ("NCHW", (2, 96, 24, 24)):
             for dtype in ("float32", "bfloat16"):
-                f = jax.numpy.asarray(r.standard_normal((1, 24, 24, 24)), dtype)
+                f = jax.numpy.asarray(r.standard_normal(shape), dtype)
                 g = jax.grad(lambda f: (
                     roi_pool(f, rois, 7, layout=layout).astype("float32") ** 3
                 ).sum())(f)

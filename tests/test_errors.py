@@ -216,6 +216,39 @@ def test_maps_too_large_for_int32(layout):
     assert jax.eval_shape(pool, fits).shape[0] == 4
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((1, 2**31, 0, 1), r"2\*\*31 rows and columns, got 2147483648 and 0"),
+        ((2**31, 0, 0, 1), r"2\*\*31 images, got 2147483648"),
+    ],
+)
+def test_axes_too_large_for_int32(shape, words):
+    features = jax.ShapeDtypeStruct(shape, jnp.float32)
+    with pytest.raises(ValueError, match=f"features must have fewer than {words}"):
+        jax.eval_shape(lambda f: roi_pool(f, R5, 2), features)
+
+
+@pytest.mark.parametrize("mode", ["no", None, 1, np.array([True])])
+def test_forward_mode(mode):
+    with pytest.raises(TypeError, match="forward_mode must be a static bool, got"):
+        roi_pool(F4, R5, 2, forward_mode=mode)
+
+
+def test_traced_forward_mode():
+    with pytest.raises(TypeError, match="forward_mode must be a static bool"):
+        jax.jit(lambda mode: roi_pool(F4, R5, 2, forward_mode=mode))(True)
+
+
+@pytest.mark.parametrize("dtype", [object, "U3", "datetime64[s]"])
+@pytest.mark.parametrize("name", ["features", "rois", "valid"])
+def test_arrays_that_jax_cannot_hold(name, dtype):
+    arguments = {"features": F4, "rois": R5, "valid": np.ones(4, bool)}
+    arguments[name] = np.zeros(arguments[name].shape).astype(dtype)
+    with pytest.raises(TypeError, match=f"{name} must be an array that JAX can hold"):
+        roi_pool(**arguments, output_size=2)
+
+
 def test_values_never_raise():
     rois = np.full((4, 5), np.nan, np.float32)
     np.testing.assert_array_equal(roi_pool(F4 + 1, rois, 2), 0)

@@ -4,6 +4,7 @@ What moves between devices, and how much, is not tested here.
 """
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,10 @@ import pytest
 
 DEVICES = 4
 
-if "XLA_FLAGS" not in os.environ:
+# Set in the process that this file starts, whatever XLA_FLAGS the user has.
+INSIDE = "JAX_ROIPOOL_TEST_FOUR_DEVICES"
+
+if INSIDE not in os.environ:
 
     def test_on_four_devices():
         """This file again, where the CPU counts as four devices."""
@@ -20,14 +24,18 @@ if "XLA_FLAGS" not in os.environ:
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+                INSIDE: "1",
+                "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+                + f" --xla_force_host_platform_device_count={DEVICES}",
             },
             capture_output=True,
             text=True,
             timeout=600,
         )
         assert done.returncode == 0, done.stdout
-        assert " passed" in done.stdout
+        passed = re.search(r"(\d+) passed", done.stdout)
+        assert passed is not None
+        assert int(passed[1]) > 30
 
 else:
     import jax
@@ -134,6 +142,48 @@ else:
                 check_vma=check_vma,
             )
         )(features, rois)
+        np.testing.assert_array_equal(got, want)
+
+    def test_an_array_off_the_mesh(lowered_to):
+        mesh = jax.make_mesh((DEVICES,), ("d",))
+        want = jax.grad(loss)(FEATURES, FLAT)
+        off_mesh = jnp.asarray(FEATURES), jnp.asarray(FLAT)
+        with jax.set_mesh(mesh):
+            features = jax.device_put(FEATURES, P(None, None, None, "d"))
+            rois = jax.device_put(FLAT, P("d"))
+            valid = jax.device_put(np.ones(8, bool), P("d"))
+            for operands in ((off_mesh[0], rois), (features, off_mesh[1])):
+                gradient = jax.jit(jax.grad(loss))(*operands)
+                np.testing.assert_array_equal(gradient, want)
+            got = valid_rois(off_mesh[0], off_mesh[1], valid=valid)
+            np.testing.assert_array_equal(got, True)
+            pooled = roi_pool(features, rois, 3, valid=valid)
+            np.testing.assert_array_equal(pooled, roi_pool(FEATURES, FLAT, 3))
+
+    def test_valid_rois_varies_as_the_rois_do():
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+        got = jax.shard_map(
+            lambda f, r: valid_rois(f, r),
+            mesh=mesh,
+            in_specs=(P(None, None, None, "d"), P()),
+            out_specs=P(),
+        )(FEATURES, FLAT)
+        np.testing.assert_array_equal(got, True)
+
+    @pytest.mark.parametrize("explicit", [False, True])
+    def test_vmap_with_spmd_axis_name(lowered_to, explicit):
+        kind = AxisType.Explicit if explicit else AxisType.Auto
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(kind,))
+        features, rois = few_values(4, 2, 8, 8, 4), random_rois(12, 2, 8, 8)
+        rois = rois.reshape(4, 3, 5)
+        name = None if explicit else "d"
+        gradient = jax.vmap(jax.grad(loss), spmd_axis_name=name)
+        want = gradient(features, rois)
+        with jax.set_mesh(mesh):
+            operands = (
+                jax.device_put(x, NamedSharding(mesh, P("d"))) for x in (features, rois)
+            )
+            got = jax.jit(gradient)(*operands)
         np.testing.assert_array_equal(got, want)
 
     def test_types_say_how_the_result_is_sharded():

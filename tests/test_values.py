@@ -240,3 +240,56 @@ def test_random_calls(implementation):
         )
         assert_same(channels_last(got[0], layout), pooled)
         assert_same(channels_last(got[1], layout), argmax)
+
+
+def test_tiny_and_huge_scales(implementation):
+    """A scale may be subnormal, where XLA's threads read zero."""
+    features = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
+    huge, large = 3e38, 1e30
+    for scale, x2, y2 in (
+        (1e-38, huge, 2 * large),
+        (1e-40, huge, huge),
+        (1e-45, huge, huge),
+        (2**-126, huge, huge),
+        (3e38, 1e-38, 1e-38),
+        (1e25, 3e-25, 2e-25),
+    ):
+        rois = np.array([[0, 0, 0, x2, y2]], np.float32)
+        if implementation == "portable" and scale == 3e38:
+            continue  # docs/design/portable.md
+        _, argmax = oracle.roi_pool(features, rois, (1, 1), (scale, scale))
+        got = roi_pool_with_argmax(features, rois, 1, scale)
+        assert_same(got[1], argmax)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_an_index_just_below_zero_names_no_image(implementation, dtype):
+    features = np.ones((2, 3, 4, 1), np.float32)
+    index = np.zeros(5, dtype_of(dtype))
+    tiny = np.finfo(np.float64 if dtype == "float64" else np.float32)
+    smallest = 6e-8 if dtype == "float16" else float(tiny.tiny) / 8
+    index[:] = [-smallest, smallest, -0.0, 0.0, -1e-4]
+    assert index[0] < 0
+    rois = np.zeros((5, 5), dtype_of(dtype))
+    rois[:, 0] = index
+    with wide(dtype):
+        got = roi_pool(features, jnp.asarray(rois), 1)
+    assert_same(np.ravel(got), [0, 1, 1, 1, 0])
+
+
+def test_float64_indices_of_numpy_are_not_rounded(implementation):
+    features = np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1) + 5
+    rois = np.zeros((6, 5))
+    rois[:, 0] = [1.99999999999, 2.99999999999, -1e-60, 0.0, np.nan, np.inf]
+    before = rois.copy()
+    assert_same(np.ravel(roi_pool(features, rois, 1)), [6, 7, 0, 5, 0, 0])
+    np.testing.assert_array_equal(rois, before)
+    assert_same(valid_rois(features, rois), [1, 1, 0, 1, 0, 0])
+
+
+def test_rois_of_eight_bits(implementation):
+    rois = jnp.array([[1, 2, 3, 8, 7], [0, 0, 0, 10, 8]], jnp.float8_e5m2)
+    features = normal(2, 9, 11, 3)
+    assert_same(
+        roi_pool(features, rois, 2), roi_pool(features, rois.astype("float32"), 2)
+    )

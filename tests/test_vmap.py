@@ -188,7 +188,7 @@ def test_tangents_and_cotangents_alone(implementation):
     )
 
 
-def test_spmd_axis_name_and_axis_size_one(implementation):
+def test_axis_of_size_one(implementation):
     features, rois = batch_of_features()[:1], batch_of_rois()[:1]
     np.testing.assert_array_equal(
         jax.vmap(pool)(features, rois), pool(features[0], rois[0])[None]

@@ -130,9 +130,11 @@ ffi::Error RunUnits(ffi::ThreadPool& pool, const Plan& plan, const Call& call,
   return ffi::Error::Success();
 }
 
-// `body` makes plans, which allocate.
+// What a handler does, `body`, on XLA's thread: it makes plans, which allocate,
+// and checks and multiplies coordinates and scales.
 template <typename Body>
-ffi::Error WithoutThrowing(const Body& body) {
+ffi::Error Guarded(const Body& body) {
+  const SubnormalsKept subnormals_kept;
   try {
     return body();
   } catch (const std::exception& error) {
@@ -164,7 +166,7 @@ ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
                 const Boxes& boxes, const Indices& image, Scale scale,
                 std::string_view layout, const ffi::AnyBuffer& pooled,
                 const Indices* argmax) {
-  return WithoutThrowing([&]() -> ffi::Error {
+  return Guarded([&]() -> ffi::Error {
     Problem problem;
     std::string wrong = ReadProblem(features, image, pooled, layout, &problem);
     if (wrong.empty()) wrong = CheckBoxes(ShapeOf(boxes), ShapeOf(image));
@@ -214,7 +216,7 @@ ffi::Error RoiGather(ffi::ThreadPool pool, ffi::AnyBuffer tangent,
                      Indices image, Indices argmax,
                      ffi::Result<ffi::AnyBuffer> pooled,
                      std::string_view layout) {
-  return WithoutThrowing([&]() -> ffi::Error {
+  return Guarded([&]() -> ffi::Error {
     Problem problem;
     std::string wrong = ReadProblem(tangent, image, *pooled, layout, &problem);
     if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(*pooled));
@@ -238,7 +240,7 @@ ffi::Error RoiScatter(ffi::ThreadPool pool, ffi::AnyBuffer cotangent,
                       Indices image, Indices argmax,
                       ffi::Result<ffi::AnyBuffer> gradient,
                       std::string_view layout) {
-  return WithoutThrowing([&]() -> ffi::Error {
+  return Guarded([&]() -> ffi::Error {
     Problem problem;
     std::string wrong =
         ReadProblem(*gradient, image, cotangent, layout, &problem);

@@ -4,7 +4,7 @@
 // Everything but the table has internal linkage and no standard container is
 // used: a weak symbol from here could be the copy that the linker keeps for
 // the whole library, in instructions that the CPU at hand may not have.
-// tests/check_symbols.sh holds us to that.
+// tests/test_build.py holds us to that.
 
 #include "kernels.h"
 
@@ -458,7 +458,6 @@ template <class Number>
 void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
   using T = typename Number::Storage;
   using Sum = typename Number::Sum;
-  constexpr bool kDirect = std::is_same_v<T, Sum>;
   const Problem& problem = call.problem;
   const bool last = problem.layout == Layout::kNHWC;
   const Strides strides(problem);
@@ -469,9 +468,10 @@ void Scatter(const Call& call, const Unit& unit, const Scratch& scratch) {
                 unit.map * cells * problem.channels +
                 unit.channel_begin * strides.map_channel;
 
-  const bool direct = kDirect && !last;
   Sum* sums = static_cast<Sum*>(scratch.tile);
-  if constexpr (kDirect) {
+  bool direct = false;
+  if constexpr (std::is_same_v<T, Sum>) {
+    direct = sums == nullptr;  // the plan gave no tile
     if (direct) sums = gradient;
   }
   const int64_t sum_cell = last ? channels : 1;

@@ -42,7 +42,8 @@ struct Call {
 
 // Memory of one thread, sized by MakeScratch (plan.h) for the largest unit.
 struct Scratch {
-  void* tile;         // a block of channels of one map
+  void* tile;         // a block of channels of one map; in scatter null where
+                      // sums may lie in the gradient itself
   void* tile_pooled;  // one RoI's bins over that block
   int32_t* tile_argmax;
 };

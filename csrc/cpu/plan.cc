@@ -105,7 +105,6 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   GroupByMap(problem, boxes, image, &plan);
   const int64_t rois = problem.groups * problem.rois;
   const int64_t maps = problem.groups * problem.images;
-  const int64_t bins = problem.pooled_height * problem.pooled_width;
   plan.rows.resize(rois * problem.pooled_height);
   plan.columns.resize(rois * problem.pooled_width);
   for (int64_t roi = 0; roi < rois; ++roi) {
@@ -126,7 +125,7 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   }
 
   // Cells read and bins written, per channel.
-  std::vector<double> cost(rois, static_cast<double>(bins));
+  std::vector<double> cost(rois, static_cast<double>(problem.bins()));
   double total = 0;
   for (int64_t roi = 0; roi < rois; ++roi) {
     if (plan.map_of[roi] >= 0) {
@@ -246,7 +245,7 @@ Scratch MakeScratch(const Problem& problem, const Plan& plan, ScratchUse use,
                     void* block) {
   const Pieces pieces = PiecesOf(problem, plan, use);
   auto* begin = static_cast<unsigned char*>(block);
-  return {begin, begin + pieces.tile,
+  return {pieces.tile > 0 ? begin : nullptr, begin + pieces.tile,
           reinterpret_cast<int32_t*>(begin + pieces.tile + pieces.tile_pooled)};
 }
 
