@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 JAX ?=
 
 LINT := mypy==2.4.1 pre-commit==4.7.0
@@ -16,13 +17,14 @@ python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint nightly clean check-python check-compiler FORCE
+.PHONY: help demo test lint nightly bench clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
 	@echo "make test     build, then run the tests"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
+	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
 	@echo "make clean    remove what the others made"
 
 demo: $(VENV)/built
@@ -37,6 +39,9 @@ lint: $(VENV)/built $(VENV)/lint
 
 nightly: $(VENV)/built
 	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
+
+bench: $(VENV)/built $(VENV)/bench
+	$(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist quickstart.png
@@ -70,6 +75,10 @@ $(VENV)/wanted: FORCE | check-python
 # named here at the next `make`.
 $(VENV)/built: $(sources) $(VENV)/wanted | check-compiler
 	CXX='$(CXX)' $(pip) --editable '.[examples,test]' $(if $(JAX),'$(JAX)')
+	@touch $@
+
+$(VENV)/bench: pyproject.toml $(VENV)/wanted
+	$(pip) $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
 	@touch $@
 
 $(VENV)/lint: Makefile $(VENV)/wanted

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <new>
 #include <string>
@@ -82,6 +83,8 @@ class SubnormalsKept {
 
  private:
   uint64_t saved_;
+#else
+  SubnormalsKept() {}
 #endif
 };
 
