@@ -2,9 +2,6 @@
 
 import concurrent.futures
 import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import pytest
 
 from jax_roipool import roi_pool
 from tests.cases import normal, random_rois
+from tests.process import run_python
 
 
 @pytest.mark.skipif(
@@ -39,13 +37,7 @@ def test_48_gradients_in_one_graph_on_one_core(kernels, layout):
             total = gradients(features).block_until_ready()
         print(np.isfinite(total).all())
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_python(code)
     assert done.stdout.strip() == "True", done.stderr
 
 
@@ -93,16 +85,6 @@ def test_threads_do_not_change_a_bit(kernels):
     """
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("cores cannot be chosen here")
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), cores],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for cores in ("1", "64")
-    ]
+    printed = [run_python(code, cores).stdout for cores in ("1", "64")]
     assert printed[0] == printed[1]
     assert len(printed[0].split()) == 4

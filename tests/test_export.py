@@ -1,10 +1,5 @@
 """Exported programs: sizes known later, another process, the gradient."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +8,7 @@ from jax import export
 
 from jax_roipool import export_disabled_checks, roi_pool
 from tests.cases import LAYOUTS, few_values, in_layout, random_rois
+from tests.process import run_python
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -67,13 +63,7 @@ def test_another_process_runs_it_and_its_gradient(kernels, tmp_path):
         gradient = jax.grad(lambda f: (program.call(f) ** 2).sum())(features)
         np.save(here / "gradient.npy", gradient)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
     pooled, gradient = (np.load(tmp_path / f"{x}.npy") for x in ("pooled", "gradient"))
     np.testing.assert_array_equal(pooled, roi_pool(features, rois, 2))

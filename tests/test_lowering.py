@@ -1,10 +1,5 @@
 """What a call becomes, where; and what happens without kernels."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +7,9 @@ import pytest
 
 from jax_roipool import lowering, roi_pool, roi_pool_with_argmax
 from tests.cases import LAYOUTS, few_values, in_layout, random_rois
+from tests.process import run_python
 
 ROIS = random_rois(6, 2, 7, 9)
-
-
-def run(code, **environment):
-    """A fresh interpreter, and what it printed."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def step(x):
@@ -86,7 +71,7 @@ def test_eager_calls_do_not_copy_the_map(kernels):
 
 def test_forced_target(kernels):
     for target in lowering.supported_cpu_targets():
-        done = run(
+        done = run_python(
             "from jax_roipool import lowering; print(lowering.cpu_target())",
             JAX_ROIPOOL_CPU_TARGET=target,
         )
@@ -94,7 +79,7 @@ def test_forced_target(kernels):
 
 
 def test_unknown_target():
-    done = run("import jax_roipool", JAX_ROIPOOL_CPU_TARGET="sse9")
+    done = run_python("import jax_roipool", JAX_ROIPOOL_CPU_TARGET="sse9")
     assert done.returncode == 1
     assert (
         "ValueError: environment variable JAX_ROIPOOL_CPU_TARGET: CPU target "
@@ -127,7 +112,7 @@ def test_a_jaxlib_older_than_the_library(kernels, tmp_path):
     (api / "c_api.h").write_text(
         "#define XLA_FFI_API_MAJOR 0\n#define XLA_FFI_API_MINOR 1\n"
     )
-    done = run(
+    done = run_python(
         f"""
     import jax
     jax.ffi.include_dir = lambda: {str(tmp_path)!r}
@@ -142,7 +127,7 @@ def test_a_jaxlib_older_than_the_library(kernels, tmp_path):
 
 
 def test_a_jaxlib_that_hides_its_version(kernels, tmp_path):
-    done = run(
+    done = run_python(
         f"""
     import jax
     jax.ffi.include_dir = lambda: {str(tmp_path)!r}
@@ -155,7 +140,7 @@ def test_a_jaxlib_that_hides_its_version(kernels, tmp_path):
 
 
 def test_kernels_that_do_not_load():
-    done = run(
+    done = run_python(
         """
     import sys, importlib.util
     class Broken:
@@ -175,7 +160,7 @@ def test_kernels_that_do_not_load():
 
 
 def test_kernels_that_were_not_built():
-    done = run(
+    done = run_python(
         """
     import importlib.util
     find_spec = importlib.util.find_spec

@@ -7,6 +7,7 @@ import pytest
 
 from jax_roipool import roi_pool
 from tests.cases import LAYOUTS, few_values, in_layout, random_rois
+from tests.process import run_python
 
 flax = pytest.importorskip("flax")
 
@@ -89,12 +90,9 @@ def test_forward_mode_reaches_the_op():
 
 
 def test_the_package_imports_without_flax():
-    import subprocess
-    import sys
-
     code = (
         "import sys; sys.modules['flax'] = None; import jax_roipool; "
         "print(jax_roipool.roi_pool.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python(code)
     assert done.stdout.strip() == "roi_pool", done.stderr

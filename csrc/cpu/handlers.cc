@@ -5,10 +5,8 @@
 #include "cpu/handlers.h"
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <new>
 #include <string>
 #include <string_view>
 
@@ -18,6 +16,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/plan.h"
 #include "problem.h"
@@ -86,23 +85,6 @@ class SubnormalsKept {
 #else
   SubnormalsKept() {}
 #endif
-};
-
-// A 64-byte aligned block, or null where there is no memory (or no need).
-class Block {
- public:
-  explicit Block(int64_t bytes)
-      : memory_(bytes > 0 ? ::operator new(static_cast<size_t>(bytes), kAlign,
-                                           std::nothrow)
-                          : nullptr) {}
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() { ::operator delete(memory_, kAlign); }
-  void* get() const { return memory_; }
-
- private:
-  static constexpr std::align_val_t kAlign{64};
-  void* memory_;
 };
 
 // Runs a kernel over the plan's units, on XLA's threads as far as they are
@@ -180,6 +162,10 @@ ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
     if (pooled.element_count() == 0) return ffi::Error::Success();
 
+    PreferHugePages(pooled.untyped_data(), pooled.size_bytes());
+    if (argmax != nullptr) {
+      PreferHugePages(argmax->untyped_data(), argmax->size_bytes());
+    }
     const Plan plan = PlanPool(problem, scale, boxes.typed_data(),
                                image.typed_data(), Threads(pool));
     Call call{};
@@ -215,55 +201,61 @@ ffi::Error RoiPoolArgmax(ffi::ThreadPool pool, ffi::AnyBuffer features,
               *pooled, &*argmax);
 }
 
-ffi::Error RoiGather(ffi::ThreadPool pool, ffi::AnyBuffer tangent,
-                     Indices image, Indices argmax,
-                     ffi::Result<ffi::AnyBuffer> pooled,
+// Gather reads a map and writes pooled; scatter, its transpose, reads pooled (a
+// cotangent) and writes a map (a gradient).
+enum class Linear { kGather, kScatter };
+
+ffi::Error RunLinear(ffi::ThreadPool& pool, Linear op,
+                     const ffi::AnyBuffer& map, const Indices& image,
+                     const Indices& argmax, const ffi::AnyBuffer& pooled,
                      std::string_view layout) {
   return Guarded([&]() -> ffi::Error {
     Problem problem;
-    std::string wrong = ReadProblem(tangent, image, *pooled, layout, &problem);
-    if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(*pooled));
+    std::string wrong = ReadProblem(map, image, pooled, layout, &problem);
+    if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(pooled));
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
-    if (pooled->element_count() == 0) return ffi::Error::Success();
+    const bool gather = op == Linear::kGather;
+    const ffi::AnyBuffer& result = gather ? pooled : map;
+    if (result.element_count() == 0) return ffi::Error::Success();
 
-    const Plan plan = PlanGather(problem, image.typed_data(), Threads(pool));
+    PreferHugePages(result.untyped_data(), result.size_bytes());
+    const Plan plan =
+        gather ? PlanGather(problem, image.typed_data(), Threads(pool))
+               : PlanScatter(problem, image.typed_data(), Threads(pool));
     Call call{};
     call.problem = problem;
     call.order = plan.order.data();
     call.map_of = plan.map_of.data();
-    call.map = tangent.untyped_data();
     call.argmax = argmax.typed_data();
-    call.pooled = pooled->untyped_data();
-    return RunUnits(pool, plan, call, ScratchUse::kNone,
-                    CurrentTarget().gather[static_cast<int>(problem.element)]);
+    if (gather) {
+      call.map = map.untyped_data();
+      call.pooled = pooled.untyped_data();
+    } else {
+      call.cotangent = pooled.untyped_data();
+      call.gradient = map.untyped_data();
+    }
+    const KernelTable& table = CurrentTarget();
+    const int element = static_cast<int>(problem.element);
+    return RunUnits(pool, plan, call,
+                    gather ? ScratchUse::kNone : ScratchUse::kScatter,
+                    gather ? table.gather[element] : table.scatter[element]);
   });
+}
+
+ffi::Error RoiGather(ffi::ThreadPool pool, ffi::AnyBuffer tangent,
+                     Indices image, Indices argmax,
+                     ffi::Result<ffi::AnyBuffer> pooled,
+                     std::string_view layout) {
+  return RunLinear(pool, Linear::kGather, tangent, image, argmax, *pooled,
+                   layout);
 }
 
 ffi::Error RoiScatter(ffi::ThreadPool pool, ffi::AnyBuffer cotangent,
                       Indices image, Indices argmax,
                       ffi::Result<ffi::AnyBuffer> gradient,
                       std::string_view layout) {
-  return Guarded([&]() -> ffi::Error {
-    Problem problem;
-    std::string wrong =
-        ReadProblem(*gradient, image, cotangent, layout, &problem);
-    if (wrong.empty()) {
-      wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(cotangent));
-    }
-    if (!wrong.empty()) return InvalidArgument(std::move(wrong));
-    if (gradient->element_count() == 0) return ffi::Error::Success();
-
-    const Plan plan = PlanScatter(problem, image.typed_data(), Threads(pool));
-    Call call{};
-    call.problem = problem;
-    call.order = plan.order.data();
-    call.map_of = plan.map_of.data();
-    call.cotangent = cotangent.untyped_data();
-    call.argmax = argmax.typed_data();
-    call.gradient = gradient->untyped_data();
-    return RunUnits(pool, plan, call, ScratchUse::kScatter,
-                    CurrentTarget().scatter[static_cast<int>(problem.element)]);
-  });
+  return RunLinear(pool, Linear::kScatter, *gradient, image, argmax, cotangent,
+                   layout);
 }
 
 XLA_FFI_DEFINE_HANDLER(kRoiPool, RoiPool,
