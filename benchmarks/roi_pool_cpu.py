@@ -26,6 +26,7 @@ import pathlib
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -168,6 +169,8 @@ def openvino(
     features: np.ndarray, rois: np.ndarray, load: Workload, threads: int
 ) -> tuple[Run, Run]:
     """OpenVINO's ROIPooling, method max; float32."""
+    # Its usage report starts a process, of which JAX would warn.
+    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
     import openvino as ov
     from openvino import opset8
 

@@ -36,8 +36,8 @@ class Block {
 inline void PreferHugePages(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = uintptr_t{1} << 21;
-  // Smaller blocks come from memory that the allocator keeps and reuses.
-  constexpr size_t kWorthwhile = size_t{32} << 20;
+  // Below, glibc soon keeps and reuses the memory.
+  constexpr size_t kWorthwhile = size_t{4} << 20;
   if (bytes < kWorthwhile) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (begin + kHugePage - 1) & ~(kHugePage - 1);
