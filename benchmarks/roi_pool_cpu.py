@@ -9,8 +9,8 @@ torchvision's roi_pool, each used where it is importable and given its own layou
 (NCHW). All get the same number of threads, take turns call by call, and rotate
 between two inputs.
 
-Every answer is checked before it is timed, against maxima taken bin by bin in
-NumPy. OpenVINO divides bins in integers instead of float32, so its differing
+Everybody's pooled values are checked before they are timed, against maxima taken
+bin by bin in NumPy. OpenVINO divides bins in integers instead of float32, so its differing
 values are counted and not held against it.
 
 Times include JAX's dispatch. Ours and the peers' allocate their outputs in each
