@@ -10,8 +10,8 @@ torchvision's roi_pool, each used where it is importable and given its own layou
 between two inputs.
 
 Everybody's pooled values are checked before they are timed, against maxima taken
-bin by bin in NumPy. OpenVINO divides bins in integers instead of float32, so its differing
-values are counted and not held against it.
+bin by bin in NumPy. OpenVINO divides bins in integers instead of float32, so its
+differing values are counted and not held against it.
 
 Times include JAX's dispatch. Ours and the peers' allocate their outputs in each
 call, as their users do; the allocator is the C library's.
