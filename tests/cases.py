@@ -30,6 +30,11 @@ class Case:
     def __str__(self) -> str:
         return self.name
 
+    def features_as(self, dtype: str) -> np.ndarray:
+        """The features in a dtype, too large ones infinite."""
+        with np.errstate(over="ignore"):
+            return self.features.astype(dtype_of(dtype))
+
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)

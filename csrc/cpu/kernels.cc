@@ -428,15 +428,10 @@ inline void Prefetch(const T* source, int64_t ahead, int64_t count) {
   }
 }
 
-struct DirectSum32 {
-  using Storage = float;
-  using Sum = float;
-  static inline Sum Widen(Storage value) { return value; }
-  static inline Storage Round(Sum sum) { return sum; }
-};
-struct DirectSum64 {
-  using Storage = double;
-  using Sum = double;
+template <typename T>
+struct DirectSum {
+  using Storage = T;
+  using Sum = T;
   static inline Sum Widen(Storage value) { return value; }
   static inline Storage Round(Sum sum) { return sum; }
 };
@@ -521,7 +516,7 @@ extern const KernelTable kTable = {
      Pool<Element::kFloat64>},
     {Gather<uint16_t>, Gather<uint16_t>, Gather<uint32_t>, Gather<uint64_t>},
     {Scatter<HalfSum<Float16>>, Scatter<HalfSum<BFloat16>>,
-     Scatter<DirectSum32>, Scatter<DirectSum64>},
+     Scatter<DirectSum<float>>, Scatter<DirectSum<double>>},
 };
 
 }  // namespace jax_roipool::cpu::JAX_ROIPOOL_TARGET
