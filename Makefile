@@ -41,7 +41,7 @@ nightly: $(VENV)/built
 	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
 
 bench: $(VENV)/built $(VENV)/bench
-	$(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
+	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist quickstart.png

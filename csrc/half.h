@@ -26,6 +26,12 @@ inline uint32_t FloatToBits(float value) {
   return bits;
 }
 
+// `condition ? a : b` by masks, of which compilers make no branch.
+inline uint32_t Select(bool condition, uint32_t a, uint32_t b) {
+  const uint32_t mask = 0u - static_cast<uint32_t>(condition);
+  return (a & mask) | (b & ~mask);
+}
+
 struct BFloat16 {
   static constexpr uint16_t kInfinity = 0x7f80;
 
@@ -35,10 +41,10 @@ struct BFloat16 {
 
   static inline uint16_t Round(float value) {
     const uint32_t bits = FloatToBits(value);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) {
-      return static_cast<uint16_t>((bits >> 16) | 0x0040u);  // stays a NaN
-    }
-    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    const uint32_t nan = (bits >> 16) | 0x0040u;  // stays one
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return static_cast<uint16_t>(
+        Select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded));
   }
 };
 
@@ -48,29 +54,26 @@ struct Float16 {
   static inline float Widen(uint16_t bits) {
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
     const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
-    if (magnitude >= 0x0f800000u) {  // infinity or NaN
-      return BitsToFloat(sign | 0x70000000u | magnitude);
-    }
     // Rebias the exponent by a product, which normalises subnormals too.
-    return BitsToFloat(sign | FloatToBits(BitsToFloat(magnitude) * 0x1p112f));
+    const uint32_t rebiased = FloatToBits(BitsToFloat(magnitude) * 0x1p112f);
+    const bool finite = magnitude < 0x0f800000u;
+    return BitsToFloat(sign |
+                       Select(finite, rebiased, 0x70000000u | magnitude));
   }
 
   static inline uint16_t Round(float value) {
     const uint32_t bits = FloatToBits(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
-    uint32_t magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) {
-      magnitude = 0x7e00u;  // NaN
-    } else if (magnitude >= 0x477ff000u) {
-      magnitude = 0x7c00u;  // 65520 and above round to infinity
-    } else if (magnitude < 0x38800000u) {
-      // Below 2^-14: adding 0.5 leaves multiples of 2^-24 in the low bits.
-      magnitude = FloatToBits(BitsToFloat(magnitude) + 0.5f) - 0x3f000000u;
-    } else {
-      magnitude =
-          (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    }
-    return static_cast<uint16_t>(sign | magnitude);
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    const uint32_t normal =
+        (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    // Below 2^-14: adding 0.5 leaves multiples of 2^-24 in the low bits.
+    const uint32_t subnormal =
+        FloatToBits(BitsToFloat(magnitude) + 0.5f) - 0x3f000000u;
+    uint32_t rounded = Select(magnitude < 0x38800000u, subnormal, normal);
+    rounded = Select(magnitude < 0x477ff000u, rounded, 0x7c00u);   // 65520: inf
+    rounded = Select(magnitude <= 0x7f800000u, rounded, 0x7e00u);  // NaN
+    return static_cast<uint16_t>(sign | rounded);
   }
 };
 

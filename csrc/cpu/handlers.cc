@@ -92,13 +92,14 @@ class SubnormalsKept {
 ffi::Error RunUnits(ffi::ThreadPool& pool, const Plan& plan, const Call& call,
                     ScratchUse use, Kernel kernel) {
   const int64_t scratch_bytes = ScratchBytes(call.problem, plan, use);
+  BlockPool blocks(scratch_bytes);
   std::atomic<bool> out_of_memory{false};
   ParallelFor(
       static_cast<int64_t>(plan.units.size()), plan.helpers,
       [&](auto task) { pool.Schedule(std::move(task)); },
       [&](int64_t turn) {
         const SubnormalsKept subnormals_kept;
-        const Block block(scratch_bytes);
+        const BlockPool::Lease block(&blocks);
         if (block.get() == nullptr && scratch_bytes > 0) {
           out_of_memory.store(true, std::memory_order_relaxed);
           return;
@@ -166,8 +167,10 @@ ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
     if (argmax != nullptr) {
       PreferHugePages(argmax->untyped_data(), argmax->size_bytes());
     }
-    const Plan plan = PlanPool(problem, scale, boxes.typed_data(),
-                               image.typed_data(), Threads(pool));
+    const KernelTable& table = CurrentTarget();
+    const Plan plan =
+        PlanPool(problem, scale, boxes.typed_data(), image.typed_data(),
+                 argmax != nullptr, table.vector_bytes, Threads(pool));
     Call call{};
     call.problem = problem;
     call.order = plan.order.data();
@@ -180,7 +183,7 @@ ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
     return RunUnits(
         pool, plan, call,
         argmax != nullptr ? ScratchUse::kPoolArgmax : ScratchUse::kPool,
-        CurrentTarget().pool[static_cast<int>(problem.element)]);
+        table.pool[static_cast<int>(problem.element)]);
   });
 }
 
@@ -219,6 +222,7 @@ ffi::Error RunLinear(ffi::ThreadPool& pool, Linear op,
     if (result.element_count() == 0) return ffi::Error::Success();
 
     PreferHugePages(result.untyped_data(), result.size_bytes());
+    const KernelTable& table = CurrentTarget();
     const Plan plan =
         gather ? PlanGather(problem, image.typed_data(), Threads(pool))
                : PlanScatter(problem, image.typed_data(), Threads(pool));
@@ -234,7 +238,6 @@ ffi::Error RunLinear(ffi::ThreadPool& pool, Linear op,
       call.cotangent = pooled.untyped_data();
       call.gradient = map.untyped_data();
     }
-    const KernelTable& table = CurrentTarget();
     const int element = static_cast<int>(problem.element);
     return RunUnits(pool, plan, call,
                     gather ? ScratchUse::kNone : ScratchUse::kScatter,

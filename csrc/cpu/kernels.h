@@ -15,13 +15,32 @@
 
 namespace jax_roipool::cpu {
 
+// Where a unit of pooling finds its cells: in the map as it lies, or in a table
+// of block maxima (kernels/pool_blocks.h), one for all RoIs of the unit or one
+// for each.
+enum class Source { kMap, kSharedTable, kOwnTables };
+
+// Height and width of the blocks in a table, powers of two.
+struct BlockSize {
+  int64_t height = 1, width = 1;
+};
+
+// Channels that kernels take together where they turn or tabulate a map: a
+// vector of `vector_bytes`, whose lanes are no smaller than an index.
+constexpr int64_t SquareSide(int64_t vector_bytes, int64_t element_bytes) {
+  return vector_bytes / (element_bytes < 4 ? 4 : element_bytes);
+}
+
 // A part of the work that one thread does alone: the RoIs at places
 // [roi_begin, roi_end) of Call::order, channels [channel_begin, channel_end).
-// In kernels that own a map, `map` says which (group * images + image).
 struct Unit {
   int64_t roi_begin, roi_end;
   int64_t channel_begin, channel_end;
-  int64_t map;
+  int64_t map = -1;  // group * images + image, where all RoIs share one
+  Source source = Source::kMap;  // pool only, and so those below
+  BlockSize block = {};
+  int64_t top = 0;     // a shared table's first row
+  Range columns = {};  // and its columns
 };
 
 // Everything a kernel reads and writes. RoIs and maps of all groups are
@@ -40,12 +59,15 @@ struct Call {
   const int32_t* argmax;  // gather and scatter
 };
 
-// Memory of one thread, sized by MakeScratch (plan.h) for the largest unit.
+// Memory of one thread, each piece 64-byte aligned, sized by MakeScratch
+// (plan.h); what an op or a layout has no use for is null.
 struct Scratch {
-  void* tile;         // a block of channels of one map; in scatter null where
-                      // sums may lie in the gradient itself
-  void* tile_pooled;  // one RoI's bins over that block
-  int32_t* tile_argmax;
+  void* sums;  // scatter: of a unit's channels of one map; null where they
+               // lie in the gradient itself
+  void* keys;  // pool, from tables: a vector for each cell
+  void* indices;
+  void* pooled;  // and for each bin of one RoI
+  int32_t* argmax;
 };
 
 using Kernel = void (*)(const Call& call, const Unit& unit,
@@ -53,6 +75,7 @@ using Kernel = void (*)(const Call& call, const Unit& unit,
 
 struct KernelTable {
   const char* name;
+  int64_t vector_bytes;
   Kernel pool[kNumElements];
   Kernel gather[kNumElements];
   Kernel scatter[kNumElements];

@@ -5,30 +5,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <new>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 namespace jax_roipool::cpu {
-
-// A 64-byte aligned block, or null where there is no memory (or no need).
-class Block {
- public:
-  explicit Block(int64_t bytes)
-      : memory_(bytes > 0 ? ::operator new(static_cast<size_t>(bytes), kAlign,
-                                           std::nothrow)
-                          : nullptr) {}
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() { ::operator delete(memory_, kAlign); }
-  void* get() const { return memory_; }
-
- private:
-  static constexpr std::align_val_t kAlign{64};
-  void* memory_;
-};
 
 // Asks for huge pages under a large result. Its memory is usually fresh, and
 // faulting it in by 4 KiB pages takes longer than pooling into it. Only a hint;
@@ -50,6 +35,65 @@ inline void PreferHugePages(void* data, size_t bytes) {
   (void)bytes;
 #endif
 }
+
+// Blocks of one size, 64-byte aligned, lent to one thread at a time and kept
+// until all work is done: a block that is fresh for every unit of work would be
+// faulted in, page by page, for each.
+class BlockPool {
+ public:
+  explicit BlockPool(int64_t bytes) : bytes_(static_cast<size_t>(bytes)) {}
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
+  ~BlockPool() {
+    while (free_ != nullptr) {
+      Free* next = free_->next;
+      ::operator delete(free_, kAlign);
+      free_ = next;
+    }
+  }
+
+  // A block for as long as this lives; null where there is no memory, or none
+  // is needed.
+  class Lease {
+   public:
+    explicit Lease(BlockPool* pool) : pool_(pool), block_(pool->Take()) {}
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    ~Lease() { pool_->GiveBack(block_); }
+    void* get() const { return block_; }
+
+   private:
+    BlockPool* pool_;
+    void* block_;
+  };
+
+ private:
+  struct Free {
+    Free* next;
+  };
+
+  void* Take() {
+    if (bytes_ == 0) return nullptr;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (free_ != nullptr) return std::exchange(free_, free_->next);
+    }
+    void* block = ::operator new(bytes_, kAlign, std::nothrow);
+    if (block != nullptr) PreferHugePages(block, bytes_);
+    return block;
+  }
+
+  void GiveBack(void* block) {
+    if (block == nullptr) return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_ = new (block) Free{free_};
+  }
+
+  static constexpr std::align_val_t kAlign{64};
+  const size_t bytes_;
+  std::mutex mutex_;
+  Free* free_ = nullptr;
+};
 
 }  // namespace jax_roipool::cpu
 

@@ -2,22 +2,27 @@
 
 #include <algorithm>
 
+#include "cpu/blocks.h"
+
 namespace jax_roipool::cpu {
 namespace {
 
-// Elements read or written below which a second thread costs more than it
-// brings: waking one takes about 10 us, in which a core moves some 100 KB.
-constexpr int64_t kElementsPerHelper = 32 * 1024;
+// Elements read or written for which another thread is worth waking: that takes
+// some 10 us, and much longer where cores are busy.
+constexpr int64_t kElementsPerHelper = 256 * 1024;
 
 // Units per thread, so that a slow one does not hold up the end.
 constexpr int64_t kUnitsPerThread = 8;
 
-// Bytes of one cell in a tile: two cache lines, and the most scratch memory per
-// map cell and thread.
-constexpr int64_t kTileCellBytes = 128;
+// The widest vector of any instruction set, in bytes, and the most lanes that
+// kernels use of it.
+constexpr int64_t kVectorBytes = 64;
+constexpr int64_t kSquareSide = 16;
 
-// Half of the L2 cache that a core has on current servers.
-constexpr int64_t kTileBytes = 1 << 19;
+// What a cell has in scatter's sums: as many lines of the cache as one can have
+// without the scratch memory of a thread outgrowing its use, and no power of
+// two, at which cells would share a few sets of the cache.
+constexpr int64_t kSumsCellBytes = 160;
 
 // Gradients are summed in float32 or wider.
 int64_t SumBytes(const Problem& problem) {
@@ -88,6 +93,56 @@ void CutRois(Unit whole, int64_t parts, const std::vector<int64_t>& order,
   }
 }
 
+// Units that share tables of `group`: one for each block of `side` channels,
+// or several of fewer RoIs where those are too few to make `parts`. Their RoIs
+// are appended to `order` as such units want them, by their last rows.
+void AddTable(const Problem& problem, const Plan& plan, const BlockGroup& group,
+              int64_t map, int64_t side, int64_t parts,
+              std::vector<int64_t>* order, std::vector<Unit>* units) {
+  const auto rows = [&](int64_t roi) {
+    const Range* ranges = plan.rows.data() + roi * problem.pooled_height;
+    return Range{ranges[0].begin, ranges[problem.pooled_height - 1].end};
+  };
+  const auto columns = [&](int64_t roi) {
+    const Range* ranges = plan.columns.data() + roi * problem.pooled_width;
+    return Range{ranges[0].begin, ranges[problem.pooled_width - 1].end};
+  };
+  std::vector<int64_t> rois = group.rois;
+  std::sort(rois.begin(), rois.end(), [&](int64_t a, int64_t b) {
+    return std::pair(rows(a).end, a) < std::pair(rows(b).end, b);
+  });
+  const int64_t first = static_cast<int64_t>(order->size());
+  const int64_t count = static_cast<int64_t>(rois.size());
+  order->insert(order->end(), rois.begin(), rois.end());
+
+  // Each part makes its table anew, so it must have enough to do with it.
+  const int64_t blocks = CeilDiv(problem.channels, side);
+  const int64_t cuts =
+      std::clamp<int64_t>(static_cast<int64_t>(group.lookups / group.build), 1,
+                          std::max<int64_t>(parts / blocks, 1));
+  Unit unit{};
+  unit.map = map;
+  unit.source = Source::kSharedTable;
+  unit.block = group.block;
+  for (int64_t cut = 0; cut < cuts; ++cut) {
+    unit.roi_begin = first + count * cut / cuts;
+    unit.roi_end = first + count * (cut + 1) / cuts;
+    unit.top = problem.height;
+    unit.columns = {static_cast<int32_t>(problem.width), 0};
+    for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+      const int64_t roi = (*order)[i];
+      unit.top = std::min<int64_t>(unit.top, rows(roi).begin);
+      unit.columns = {std::min(unit.columns.begin, columns(roi).begin),
+                      std::max(unit.columns.end, columns(roi).end)};
+    }
+    for (int64_t c = 0; c < problem.channels; c += side) {
+      unit.channel_begin = c;
+      unit.channel_end = std::min(c + side, problem.channels);
+      units->push_back(unit);
+    }
+  }
+}
+
 void SetHelpers(double elements, int64_t threads, Plan* plan) {
   const double worth = elements / kElementsPerHelper;
   const int64_t most = std::min<int64_t>(
@@ -100,11 +155,11 @@ void SetHelpers(double elements, int64_t threads, Plan* plan) {
 }  // namespace
 
 Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
-              const int32_t* image, int64_t threads) {
+              const int32_t* image, bool argmax, int64_t vector_bytes,
+              int64_t threads) {
   Plan plan;
   GroupByMap(problem, boxes, image, &plan);
   const int64_t rois = problem.groups * problem.rois;
-  const int64_t maps = problem.groups * problem.images;
   plan.rows.resize(rois * problem.pooled_height);
   plan.columns.resize(rois * problem.pooled_width);
   for (int64_t roi = 0; roi < rois; ++roi) {
@@ -138,31 +193,36 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
   }
   const int64_t parts = threads > 1 ? threads * kUnitsPerThread : 1;
 
-  if (problem.layout == Layout::kNHWC) {
-    CutRois(Unit{0, rois, 0, problem.channels, -1}, parts, plan.order, cost,
-            &plan.units);
-    plan.unit_channels = problem.channels;
-  } else {
-    // A unit turns its channels of one map into a tile. RoIs of one map are
-    // divided only where blocks of channels are too few for the threads.
-    plan.unit_channels = std::min(
-        problem.channels, kTileCellBytes / ElementBytes(problem.element));
-    const int64_t blocks = plan.unit_channels > 0
-                               ? CeilDiv(problem.channels, plan.unit_channels)
-                               : 0;
-    for (int64_t map = 0; map <= maps; ++map) {
-      const int64_t begin = plan.map_begin[map], end = plan.map_begin[map + 1];
-      if (begin == end) continue;
-      const int64_t map_parts = std::clamp<int64_t>(
-          CeilDiv(parts, blocks * std::max<int64_t>(maps, 1)), 1,
-          CeilDiv(end - begin, 8));
-      for (int64_t block = 0; block < blocks; ++block) {
-        Unit unit{begin, end, block * plan.unit_channels,
-                  std::min((block + 1) * plan.unit_channels, problem.channels),
-                  map == maps ? -1 : map};
-        CutRois(unit, map_parts, plan.order, cost, &plan.units);
-      }
+  // RoIs that tables of block maxima are worth, map by map; then the others.
+  const int64_t side = SquareSide(vector_bytes, ElementBytes(problem.element));
+  const int64_t maps = problem.groups * problem.images;
+  const bool can_tabulate =
+      problem.layout == Layout::kNCHW || problem.channels >= side;
+  std::vector<int64_t> order, rest;
+  for (int64_t map = 0; map < maps; ++map) {
+    const int64_t begin = plan.map_begin[map], end = plan.map_begin[map + 1];
+    if (begin == end) continue;
+    if (!can_tabulate) {
+      rest.insert(rest.end(), plan.order.begin() + begin,
+                  plan.order.begin() + end);
+      continue;
     }
+    for (const BlockGroup& group :
+         ChooseBlocks(problem, plan.rows.data(), plan.columns.data(),
+                      plan.order.data() + begin, end - begin, argmax, &rest)) {
+      AddTable(problem, plan, group, map, side, parts, &order, &plan.units);
+    }
+  }
+  const int64_t first = static_cast<int64_t>(order.size());
+  order.insert(order.end(), rest.begin(), rest.end());
+  order.insert(order.end(), plan.order.begin() + plan.map_begin[maps],
+               plan.order.end());
+  plan.order = std::move(order);
+  if (first < rois) {
+    Unit whole{first, rois, 0, problem.channels};
+    whole.source =
+        problem.layout == Layout::kNHWC ? Source::kMap : Source::kOwnTables;
+    CutRois(whole, parts, plan.order, cost, &plan.units);
   }
   SetHelpers(total * static_cast<double>(problem.channels), threads, &plan);
   return plan;
@@ -172,7 +232,7 @@ Plan PlanGather(const Problem& problem, const int32_t* image, int64_t threads) {
   Plan plan;
   GroupByMap(problem, nullptr, image, &plan);
   const int64_t rois = problem.groups * problem.rois;
-  CutRois(Unit{0, rois, 0, problem.channels, -1},
+  CutRois(Unit{0, rois, 0, problem.channels},
           threads > 1 ? threads * kUnitsPerThread : 1, plan.order,
           std::vector<double>(rois, 1.0), &plan.units);
   SetHelpers(
@@ -187,11 +247,8 @@ Plan PlanScatter(const Problem& problem, const int32_t* image,
   GroupByMap(problem, nullptr, image, &plan);
   const int64_t maps = problem.groups * problem.images;
   const int64_t rois = problem.groups * problem.rois;
-  // A block of channels fills one or two cache lines per cell, two while the
-  // tile of sums stays within half of a common L2.
-  const int64_t line = 64 / SumBytes(problem);
-  const bool wide = problem.cells() * kTileCellBytes <= kTileBytes;
-  plan.unit_channels = std::min(problem.channels, wide ? 2 * line : line);
+  plan.unit_channels =
+      std::min(problem.channels, kSumsCellBytes / SumBytes(problem));
   for (int64_t map = 0; map < maps; ++map) {
     for (int64_t c = 0; c < problem.channels; c += plan.unit_channels) {
       plan.units.push_back({plan.map_begin[map], plan.map_begin[map + 1], c,
@@ -210,25 +267,28 @@ namespace {
 
 // Bytes of the pieces of a Scratch, each a multiple of a cache line.
 struct Pieces {
-  int64_t tile = 0, tile_pooled = 0, tile_argmax = 0;
+  int64_t sums = 0, keys = 0, indices = 0, pooled = 0, argmax = 0;
 };
 
 int64_t Aligned(int64_t bytes) { return CeilDiv(bytes, 64) * 64; }
 
 Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
-  const int64_t bytes = ElementBytes(problem.element);
-  const int64_t tile = problem.cells() * plan.unit_channels;
-  const int64_t results = problem.bins() * plan.unit_channels;
   Pieces pieces;
   if (use == ScratchUse::kScatter) {
-    if (bytes < 4 || problem.layout == Layout::kNHWC) {
-      pieces.tile = Aligned(tile * SumBytes(problem));
+    if (problem.layout == Layout::kNHWC || ElementBytes(problem.element) < 4) {
+      pieces.sums =
+          Aligned(problem.cells() * plan.unit_channels * SumBytes(problem));
     }
-  } else if (use != ScratchUse::kNone && problem.layout == Layout::kNCHW) {
-    pieces.tile = Aligned(tile * bytes);
-    pieces.tile_pooled = Aligned(results * bytes);
+  } else if (use != ScratchUse::kNone) {
+    // Rows and results are written by squares, up to a side too much.
+    const bool tables = std::any_of(
+        plan.units.begin(), plan.units.end(),
+        [](const Unit& unit) { return unit.source != Source::kMap; });
+    if (tables) pieces.keys = (problem.cells() + kSquareSide) * kVectorBytes;
+    if (tables) pieces.pooled = problem.bins() * kVectorBytes;
     if (use == ScratchUse::kPoolArgmax) {
-      pieces.tile_argmax = Aligned(results * 4);
+      pieces.indices = pieces.keys;
+      pieces.argmax = pieces.pooled;
     }
   }
   return pieces;
@@ -238,15 +298,26 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
 
 int64_t ScratchBytes(const Problem& problem, const Plan& plan, ScratchUse use) {
   const Pieces pieces = PiecesOf(problem, plan, use);
-  return pieces.tile + pieces.tile_pooled + pieces.tile_argmax;
+  return pieces.sums + pieces.keys + pieces.indices + pieces.pooled +
+         pieces.argmax;
 }
 
 Scratch MakeScratch(const Problem& problem, const Plan& plan, ScratchUse use,
                     void* block) {
   const Pieces pieces = PiecesOf(problem, plan, use);
-  auto* begin = static_cast<unsigned char*>(block);
-  return {pieces.tile > 0 ? begin : nullptr, begin + pieces.tile,
-          reinterpret_cast<int32_t*>(begin + pieces.tile + pieces.tile_pooled)};
+  auto* next = static_cast<unsigned char*>(block);
+  const auto cut = [&next](int64_t bytes) -> void* {
+    unsigned char* piece = bytes > 0 ? next : nullptr;
+    next += bytes;
+    return piece;
+  };
+  Scratch scratch;
+  scratch.sums = cut(pieces.sums);
+  scratch.keys = cut(pieces.keys);
+  scratch.indices = cut(pieces.indices);
+  scratch.pooled = cut(pieces.pooled);
+  scratch.argmax = static_cast<int32_t*>(cut(pieces.argmax));
+  return scratch;
 }
 
 }  // namespace jax_roipool::cpu

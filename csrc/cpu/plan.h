@@ -20,13 +20,14 @@ struct Plan {
   std::vector<Range> rows, columns;  // pool only
   std::vector<Unit> units;
   int64_t helpers = 0;        // threads worth asking for beside the caller's
-  int64_t unit_channels = 0;  // the most channels in a unit
+  int64_t unit_channels = 0;  // scatter: the most channels in a unit
 };
 
 // Plans of the four ops. `threads` is what the thread pool has; `boxes` and
 // `image` are read here and nowhere else.
 Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
-              const int32_t* image, int64_t threads);
+              const int32_t* image, bool argmax, int64_t vector_bytes,
+              int64_t threads);
 Plan PlanGather(const Problem& problem, const int32_t* image, int64_t threads);
 Plan PlanScatter(const Problem& problem, const int32_t* image, int64_t threads);
 

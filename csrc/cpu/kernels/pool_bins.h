@@ -1,0 +1,170 @@
+// Pooling where a cell's channels lie side by side: bin by bin.
+
+#ifndef JAX_ROIPOOL_CSRC_CPU_KERNELS_POOL_BINS_H_
+#define JAX_ROIPOOL_CSRC_CPU_KERNELS_POOL_BINS_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels.h"
+#include "cpu/kernels/orders.h"
+#include "cpu/kernels/vectors.h"
+#include "problem.h"
+
+namespace jax_roipool::cpu::JAX_ROIPOOL_TARGET {
+namespace {
+
+// Where a bin lies in a map whose cells are `cell_stride` elements apart.
+struct Window {
+  Range rows, columns;
+  int64_t width;        // cells per row of the map
+  int64_t cell_stride;  // elements per cell
+};
+
+// The maximum over one bin of kVectors * kLanes channels from `channel` on.
+// The first cell starts the search and is then compared with itself, which
+// changes nothing and spares the loop a special case.
+template <class Order, bool kArgmax, int kLanes, int kVectors>
+inline void PoolChannels(const typename Order::Storage* map,
+                         const Window& window, int64_t channel,
+                         typename Order::Storage* pooled, int32_t* argmax) {
+  using Indices = Vector<typename Order::Index, kLanes>;
+  const int64_t first = window.rows.begin * window.width + window.columns.begin;
+  const typename Order::Storage* source =
+      map + first * window.cell_stride + channel;
+  Search<Order, kArgmax, kLanes> search[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    search[v].Start(Order::template LoadKeys<kLanes>(source + v * kLanes),
+                    Indices{} + static_cast<typename Order::Index>(first));
+  }
+  for (int64_t row = window.rows.begin; row < window.rows.end; ++row) {
+    const int64_t row_first = row * window.width;
+    source =
+        map + (row_first + window.columns.begin) * window.cell_stride + channel;
+    for (int64_t column = window.columns.begin; column < window.columns.end;
+         ++column, source += window.cell_stride) {
+      const Indices index =
+          Indices{} + static_cast<typename Order::Index>(row_first + column);
+      for (int v = 0; v < kVectors; ++v) {
+        search[v].See(Order::template LoadKeys<kLanes>(source + v * kLanes),
+                      index);
+      }
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    Order::template StoreKeys<kLanes>(search[v].Best(),
+                                      pooled + channel + v * kLanes);
+    if constexpr (kArgmax) {
+      Store(__builtin_convertvector(search[v].index, Vector<int32_t, kLanes>),
+            argmax + channel + v * kLanes);
+    }
+  }
+}
+
+// Fewer channels than a vector has lanes: the widest vector that fits, twice,
+// the second time flush with the end.
+template <class Order, bool kArgmax, int kLanes>
+inline void PoolFewChannels(const typename Order::Storage* map,
+                            const Window& window, int64_t channels,
+                            typename Order::Storage* pooled, int32_t* argmax) {
+  if constexpr (kLanes > 1) {
+    if (channels < kLanes) {
+      PoolFewChannels<Order, kArgmax, kLanes / 2>(map, window, channels, pooled,
+                                                  argmax);
+      return;
+    }
+  }
+  PoolChannels<Order, kArgmax, kLanes, 1>(map, window, 0, pooled, argmax);
+  if (channels > kLanes) {
+    PoolChannels<Order, kArgmax, kLanes, 1>(map, window, channels - kLanes,
+                                            pooled, argmax);
+  }
+}
+
+// Channels [channel, channels) in blocks of kVectors vectors, then of fewer;
+// the last vector overlaps the one before it rather than leave a tail.
+template <class Order, bool kArgmax, int kLanes, int kVectors>
+inline void PoolManyChannels(const typename Order::Storage* map,
+                             const Window& window, int64_t channel,
+                             int64_t channels, typename Order::Storage* pooled,
+                             int32_t* argmax) {
+  constexpr int kBlock = kLanes * kVectors;
+  for (; channel + kBlock <= channels; channel += kBlock) {
+    PoolChannels<Order, kArgmax, kLanes, kVectors>(map, window, channel, pooled,
+                                                   argmax);
+  }
+  if (channel == channels) return;
+  if constexpr (kVectors > 1) {
+    PoolManyChannels<Order, kArgmax, kLanes, kVectors / 2>(
+        map, window, channel, channels, pooled, argmax);
+  } else {
+    PoolChannels<Order, kArgmax, kLanes, 1>(map, window, channels - kLanes,
+                                            pooled, argmax);
+  }
+}
+
+// One bin over all channels of a map whose cells hold their channels side by
+// side, into `channels` numbers of `pooled` and of `argmax`.
+template <class Order, bool kArgmax>
+inline void PoolBin(const typename Order::Storage* map, const Window& window,
+                    int64_t channels, typename Order::Storage* pooled,
+                    int32_t* argmax) {
+  if (window.rows.end <= window.rows.begin ||
+      window.columns.end <= window.columns.begin) {
+    std::memset(pooled, 0, channels * sizeof(*pooled));
+    if constexpr (kArgmax) std::memset(argmax, 0xff, channels * 4);  // -1
+    return;
+  }
+  constexpr int kLanes = kVectorBytes / sizeof(typename Order::Key);
+  if (channels >= kLanes) {
+    PoolManyChannels<Order, kArgmax, kLanes, kMaxVectors>(
+        map, window, 0, channels, pooled, argmax);
+  } else {
+    PoolFewChannels<Order, kArgmax, kLanes / 2>(map, window, channels, pooled,
+                                                argmax);
+  }
+}
+
+template <class Order, bool kArgmax>
+inline void PoolRoi(const Call& call, int64_t roi,
+                    const typename Order::Storage* map, int64_t channels,
+                    typename Order::Storage* pooled, int32_t* argmax) {
+  const Problem& problem = call.problem;
+  const Range* rows = call.rows + roi * problem.pooled_height;
+  const Range* columns = call.columns + roi * problem.pooled_width;
+  for (int64_t ph = 0; ph < problem.pooled_height; ++ph) {
+    for (int64_t pw = 0; pw < problem.pooled_width; ++pw) {
+      PoolBin<Order, kArgmax>(
+          map, Window{rows[ph], columns[pw], problem.width, channels}, channels,
+          pooled, argmax);
+      pooled += channels;
+      if constexpr (kArgmax) argmax += channels;
+    }
+  }
+}
+
+template <class Order, bool kArgmax>
+void PoolByBins(const Call& call, const Unit& unit) {
+  using T = typename Order::Storage;
+  const Problem& problem = call.problem;
+  const int64_t map_size = problem.height * problem.width * problem.channels;
+  const int64_t pooled_size =
+      problem.pooled_height * problem.pooled_width * problem.channels;
+  for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+    const int64_t roi = call.order[i];
+    T* pooled = static_cast<T*>(call.pooled) + roi * pooled_size;
+    int32_t* argmax = kArgmax ? call.argmax_out + roi * pooled_size : nullptr;
+    if (call.map_of[roi] < 0) {
+      FillEmpty(pooled_size, sizeof(T), pooled, argmax);
+      continue;
+    }
+    const T* map =
+        static_cast<const T*>(call.map) + call.map_of[roi] * map_size;
+    PoolRoi<Order, kArgmax>(call, roi, map, problem.channels, pooled, argmax);
+  }
+}
+
+}  // namespace
+}  // namespace jax_roipool::cpu::JAX_ROIPOOL_TARGET
+
+#endif  // JAX_ROIPOOL_CSRC_CPU_KERNELS_POOL_BINS_H_
