@@ -262,6 +262,11 @@ class TablePooling {
       return;
     }
     const T* tile = static_cast<const T*>(scratch_.pooled);
+    if (!last) {
+      // Results are written all at once, to memory that is seldom near.
+      PrefetchForWriting(pooled, count_ * bins * sizeof(T));
+      if constexpr (kArgmax) PrefetchForWriting(argmax, count_ * bins * 4);
+    }
     table_.PoolRoi(roi, static_cast<T*>(scratch_.pooled), scratch_.argmax,
                    kSide);
     CopyOut(tile, pooled);
@@ -271,6 +276,11 @@ class TablePooling {
  private:
   using T = typename Order::Storage;
   static constexpr int kSide = kSquareSide<Order>;
+
+  static void PrefetchForWriting(const void* data, int64_t bytes) {
+    const char* begin = static_cast<const char*>(data);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(begin + i, 1);
+  }
 
   template <typename Value>
   void CopyOut(const Value* tile, Value* target) const {

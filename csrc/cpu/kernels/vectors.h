@@ -101,28 +101,49 @@ inline void TransposeSquare(Vector<T, kSide>* rows) {
   }
 }
 
+// put(column + i, lanes, height) for each i < width: the rows of a square that
+// is `height` x `width`, kSide both where kFull, turned.
+template <int kSide, bool kFull, typename T, typename Put>
+inline void TransposeCorner(const T* source, int64_t stride, int64_t height,
+                            int64_t width, const Put& put) {
+  using V = Vector<T, kSide>;
+  V square[kSide];
+  for (int64_t i = 0; i < kSide; ++i) {
+    if constexpr (kFull) {
+      square[i] = Load<V>(source + i * stride);
+    } else {
+      const T* from = source + (i < height ? i : 0) * stride;
+      square[i] = width == kSide ? Load<V>(from) : LoadFirst<V>(from, width);
+    }
+  }
+  TransposeSquare<T, kSide>(square);
+  for (int64_t i = 0; i < (kFull ? kSide : width); ++i) {
+    put(i, square[i], kFull ? kSide : height);
+  }
+}
+
 // put(column, row, lanes, count) for squares that cover [rows][columns] of
 // source: `count` lanes of `lanes` are rows from `row` on. The last squares are
 // flush with the end and so may put some lanes once more.
 template <int kSide, typename T, typename Put>
 inline void Transpose(const T* source, int64_t rows, int64_t columns,
                       int64_t stride, const Put& put) {
-  using V = Vector<T, kSide>;
   const int64_t height = rows < kSide ? rows : kSide;
   const int64_t width = columns < kSide ? columns : kSide;
+  const bool full = height == kSide && width == kSide;
   for (int64_t i = 0; i < rows; i += kSide) {
     const int64_t row = i + height <= rows ? i : rows - height;
     for (int64_t j = 0; j < columns; j += kSide) {
       const int64_t column = j + width <= columns ? j : columns - width;
       const T* corner = source + row * stride + column;
-      V square[kSide];
-      for (int64_t k = 0; k < kSide; ++k) {
-        const T* from = corner + (k < height ? k : 0) * stride;
-        square[k] = width == kSide ? Load<V>(from) : LoadFirst<V>(from, width);
-      }
-      TransposeSquare<T, kSide>(square);
-      for (int64_t k = 0; k < width; ++k) {
-        put(column + k, row, square[k], height);
+      const auto put_here = [&](int64_t k, Vector<T, kSide> lanes,
+                                int64_t count) {
+        put(column + k, row, lanes, count);
+      };
+      if (full) {
+        TransposeCorner<kSide, true>(corner, stride, kSide, kSide, put_here);
+      } else {
+        TransposeCorner<kSide, false>(corner, stride, height, width, put_here);
       }
     }
   }
