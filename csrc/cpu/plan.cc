@@ -1,6 +1,7 @@
 #include "cpu/plan.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cpu/blocks.h"
 
@@ -93,23 +94,27 @@ void CutRois(Unit whole, int64_t parts, const std::vector<int64_t>& order,
   }
 }
 
+// The rows, and the columns, from a RoI's first bin to its last. Bins ascend,
+// and empty ones lie at the ends of the map.
+Range RowsOf(const Problem& problem, const Plan& plan, int64_t roi) {
+  const Range* rows = plan.rows.data() + roi * problem.pooled_height;
+  return {rows[0].begin, rows[problem.pooled_height - 1].end};
+}
+Range ColumnsOf(const Problem& problem, const Plan& plan, int64_t roi) {
+  const Range* columns = plan.columns.data() + roi * problem.pooled_width;
+  return {columns[0].begin, columns[problem.pooled_width - 1].end};
+}
+
 // Units that share tables of `group`: one for each block of `side` channels,
 // or several of fewer RoIs where those are too few to make `parts`. Their RoIs
 // are appended to `order` as such units want them, by their last rows.
 void AddTable(const Problem& problem, const Plan& plan, const BlockGroup& group,
               int64_t map, int64_t side, int64_t parts,
               std::vector<int64_t>* order, std::vector<Unit>* units) {
-  const auto rows = [&](int64_t roi) {
-    const Range* ranges = plan.rows.data() + roi * problem.pooled_height;
-    return Range{ranges[0].begin, ranges[problem.pooled_height - 1].end};
-  };
-  const auto columns = [&](int64_t roi) {
-    const Range* ranges = plan.columns.data() + roi * problem.pooled_width;
-    return Range{ranges[0].begin, ranges[problem.pooled_width - 1].end};
-  };
   std::vector<int64_t> rois = group.rois;
   std::sort(rois.begin(), rois.end(), [&](int64_t a, int64_t b) {
-    return std::pair(rows(a).end, a) < std::pair(rows(b).end, b);
+    return std::pair(RowsOf(problem, plan, a).end, a) <
+           std::pair(RowsOf(problem, plan, b).end, b);
   });
   const int64_t first = static_cast<int64_t>(order->size());
   const int64_t count = static_cast<int64_t>(rois.size());
@@ -130,10 +135,11 @@ void AddTable(const Problem& problem, const Plan& plan, const BlockGroup& group,
     unit.top = problem.height;
     unit.columns = {static_cast<int32_t>(problem.width), 0};
     for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
-      const int64_t roi = (*order)[i];
-      unit.top = std::min<int64_t>(unit.top, rows(roi).begin);
-      unit.columns = {std::min(unit.columns.begin, columns(roi).begin),
-                      std::max(unit.columns.end, columns(roi).end)};
+      const Range rows = RowsOf(problem, plan, (*order)[i]);
+      const Range columns = ColumnsOf(problem, plan, (*order)[i]);
+      unit.top = std::min<int64_t>(unit.top, rows.begin);
+      unit.columns = {std::min(unit.columns.begin, columns.begin),
+                      std::max(unit.columns.end, columns.end)};
     }
     for (int64_t c = 0; c < problem.channels; c += side) {
       unit.channel_begin = c;
@@ -152,25 +158,21 @@ void SetHelpers(double elements, int64_t threads, Plan* plan) {
                                            : most);
 }
 
-}  // namespace
-
-Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
-              const int32_t* image, bool argmax, int64_t vector_bytes,
-              int64_t threads) {
-  Plan plan;
-  GroupByMap(problem, boxes, image, &plan);
+// Fills rows and columns.
+void MakeBins(const Problem& problem, Scale scale, const float* boxes,
+              Plan* plan) {
   const int64_t rois = problem.groups * problem.rois;
-  plan.rows.resize(rois * problem.pooled_height);
-  plan.columns.resize(rois * problem.pooled_width);
+  plan->rows.resize(rois * problem.pooled_height);
+  plan->columns.resize(rois * problem.pooled_width);
   for (int64_t roi = 0; roi < rois; ++roi) {
-    if (plan.map_of[roi] < 0) continue;
+    if (plan->map_of[roi] < 0) continue;
     const float* box = boxes + 4 * roi;  // x1, y1, x2, y2
     const BinAxis vertical =
         MakeBinAxis(box[1], box[3], scale.height, problem.pooled_height);
     const BinAxis horizontal =
         MakeBinAxis(box[0], box[2], scale.width, problem.pooled_width);
-    Range* rows = plan.rows.data() + roi * problem.pooled_height;
-    Range* columns = plan.columns.data() + roi * problem.pooled_width;
+    Range* rows = plan->rows.data() + roi * problem.pooled_height;
+    Range* columns = plan->columns.data() + roi * problem.pooled_width;
     for (int64_t bin = 0; bin < problem.pooled_height; ++bin) {
       rows[bin] = BinRange(vertical, bin, problem.height);
     }
@@ -178,6 +180,45 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
       columns[bin] = BinRange(horizontal, bin, problem.width);
     }
   }
+}
+
+}  // namespace
+
+Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
+              const int32_t* image, bool argmax, int64_t vector_bytes,
+              int64_t threads) {
+  Plan plan;
+  GroupByMap(problem, boxes, image, &plan);
+  MakeBins(problem, scale, boxes, &plan);
+  const int64_t rois = problem.groups * problem.rois;
+  const int64_t maps = problem.groups * problem.images;
+  const int64_t parts = threads > 1 ? threads * kUnitsPerThread : 1;
+
+  // RoIs that tables of block maxima are worth, map by map; then the others,
+  // and then the empty ones.
+  const int64_t side = SquareSide(vector_bytes, ElementBytes(problem.element));
+  const bool can_tabulate =
+      problem.layout == Layout::kNCHW || problem.channels >= side;
+  std::vector<int64_t> order, rest;
+  for (int64_t map = 0; map < maps; ++map) {
+    const int64_t* of_map = plan.order.data() + plan.map_begin[map];
+    const int64_t count = plan.map_begin[map + 1] - plan.map_begin[map];
+    if (count == 0) continue;
+    if (!can_tabulate) {
+      rest.insert(rest.end(), of_map, of_map + count);
+      continue;
+    }
+    for (const BlockGroup& group :
+         ChooseBlocks(problem, plan.rows.data(), plan.columns.data(), of_map,
+                      count, argmax, &rest)) {
+      AddTable(problem, plan, group, map, side, parts, &order, &plan.units);
+    }
+  }
+  const int64_t first = static_cast<int64_t>(order.size());
+  order.insert(order.end(), rest.begin(), rest.end());
+  order.insert(order.end(), plan.order.begin() + plan.map_begin[maps],
+               plan.order.end());
+  plan.order = std::move(order);
 
   // Cells read and bins written, per channel.
   std::vector<double> cost(rois, static_cast<double>(problem.bins()));
@@ -191,40 +232,29 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
     }
     total += cost[roi];
   }
-  const int64_t parts = threads > 1 ? threads * kUnitsPerThread : 1;
-
-  // RoIs that tables of block maxima are worth, map by map; then the others.
-  const int64_t side = SquareSide(vector_bytes, ElementBytes(problem.element));
-  const int64_t maps = problem.groups * problem.images;
-  const bool can_tabulate =
-      problem.layout == Layout::kNCHW || problem.channels >= side;
-  std::vector<int64_t> order, rest;
-  for (int64_t map = 0; map < maps; ++map) {
-    const int64_t begin = plan.map_begin[map], end = plan.map_begin[map + 1];
-    if (begin == end) continue;
-    if (!can_tabulate) {
-      rest.insert(rest.end(), plan.order.begin() + begin,
-                  plan.order.begin() + end);
-      continue;
-    }
-    for (const BlockGroup& group :
-         ChooseBlocks(problem, plan.rows.data(), plan.columns.data(),
-                      plan.order.data() + begin, end - begin, argmax, &rest)) {
-      AddTable(problem, plan, group, map, side, parts, &order, &plan.units);
-    }
-  }
-  const int64_t first = static_cast<int64_t>(order.size());
-  order.insert(order.end(), rest.begin(), rest.end());
-  order.insert(order.end(), plan.order.begin() + plan.map_begin[maps],
-               plan.order.end());
-  plan.order = std::move(order);
   if (first < rois) {
-    Unit whole{first, rois, 0, problem.channels};
-    whole.source =
+    Unit others{first, rois, 0, problem.channels};
+    others.source =
         problem.layout == Layout::kNHWC ? Source::kMap : Source::kOwnTables;
-    CutRois(whole, parts, plan.order, cost, &plan.units);
+    CutRois(others, parts, plan.order, cost, &plan.units);
   }
   SetHelpers(total * static_cast<double>(problem.channels), threads, &plan);
+
+  for (const Unit& unit : plan.units) {
+    if (unit.source == Source::kMap) continue;
+    int64_t top = unit.top, width = unit.columns.end - unit.columns.begin;
+    for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+      const int64_t roi = plan.order[i];
+      if (plan.map_of[roi] < 0) continue;
+      const Range rows = RowsOf(problem, plan, roi);
+      if (unit.source == Source::kOwnTables) {
+        const Range columns = ColumnsOf(problem, plan, roi);
+        top = rows.begin;
+        width = columns.end - columns.begin;
+      }
+      plan.table_cells = std::max(plan.table_cells, (rows.end - top) * width);
+    }
+  }
   return plan;
 }
 
@@ -280,11 +310,13 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
           Aligned(problem.cells() * plan.unit_channels * SumBytes(problem));
     }
   } else if (use != ScratchUse::kNone) {
-    // Rows and results are written by squares, up to a side too much.
+    // Rows are written by squares, up to a side too much.
+    if (plan.table_cells > 0) {
+      pieces.keys = (plan.table_cells + kSquareSide) * kVectorBytes;
+    }
     const bool tables = std::any_of(
         plan.units.begin(), plan.units.end(),
         [](const Unit& unit) { return unit.source != Source::kMap; });
-    if (tables) pieces.keys = (problem.cells() + kSquareSide) * kVectorBytes;
     if (tables) pieces.pooled = problem.bins() * kVectorBytes;
     if (use == ScratchUse::kPoolArgmax) {
       pieces.indices = pieces.keys;

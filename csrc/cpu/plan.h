@@ -21,6 +21,7 @@ struct Plan {
   std::vector<Unit> units;
   int64_t helpers = 0;        // threads worth asking for beside the caller's
   int64_t unit_channels = 0;  // scatter: the most channels in a unit
+  int64_t table_cells = 0;    // pool: the most cells in a table
 };
 
 // Plans of the four ops. `threads` is what the thread pool has; `boxes` and

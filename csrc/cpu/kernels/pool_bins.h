@@ -22,8 +22,6 @@ struct Window {
 };
 
 // The maximum over one bin of kVectors * kLanes channels from `channel` on.
-// The first cell starts the search and is then compared with itself, which
-// changes nothing and spares the loop a special case.
 template <class Order, bool kArgmax, int kLanes, int kVectors>
 inline void PoolChannels(const typename Order::Storage* map,
                          const Window& window, int64_t channel,
@@ -37,11 +35,11 @@ inline void PoolChannels(const typename Order::Storage* map,
     search[v].Start(Order::template LoadKeys<kLanes>(source + v * kLanes),
                     Indices{} + static_cast<typename Order::Index>(first));
   }
+  int64_t column = window.columns.begin + 1;
   for (int64_t row = window.rows.begin; row < window.rows.end; ++row) {
     const int64_t row_first = row * window.width;
-    source =
-        map + (row_first + window.columns.begin) * window.cell_stride + channel;
-    for (int64_t column = window.columns.begin; column < window.columns.end;
+    source = map + (row_first + column) * window.cell_stride + channel;
+    for (; column < window.columns.end;
          ++column, source += window.cell_stride) {
       const Indices index =
           Indices{} + static_cast<typename Order::Index>(row_first + column);
@@ -50,6 +48,7 @@ inline void PoolChannels(const typename Order::Storage* map,
                       index);
       }
     }
+    column = window.columns.begin;
   }
   for (int v = 0; v < kVectors; ++v) {
     Order::template StoreKeys<kLanes>(search[v].Best(),

@@ -189,11 +189,13 @@ class BlockTable {
     int64_t cell = (rows.begin - top_) * width_ + left;
     if (single_cells) {
       search.Start(KeysAt(cell), IndexOf(rows.begin, columns.begin));
+      int64_t column = columns.begin + 1;
       for (int64_t row = rows.begin; row < rows.end; ++row) {
-        cell = (row - top_) * width_ + left;
-        for (int64_t column = columns.begin; column < columns.end; ++column) {
+        cell = (row - top_) * width_ + column - columns_.begin;
+        for (; column < columns.end; ++column) {
           search.See(KeysAt(cell++), IndexOf(row, column));
         }
+        column = columns.begin;
       }
     } else {
       search.Start(KeysAt(cell), IndicesAt(cell));
