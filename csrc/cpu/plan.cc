@@ -15,6 +15,10 @@ constexpr int64_t kElementsPerHelper = 256 * 1024;
 // Units per thread, so that a slow one does not hold up the end.
 constexpr int64_t kUnitsPerThread = 8;
 
+// Cells that are read while a bin is written, to memory that is mostly fresh.
+// An empty RoI's bins cost that too.
+constexpr double kCellsPerBin = 8;
+
 // The widest vector of any instruction set, in bytes, and the most lanes that
 // kernels use of it.
 constexpr int64_t kVectorBytes = 64;
@@ -220,17 +224,19 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
                plan.order.end());
   plan.order = std::move(order);
 
-  // Cells read and bins written, per channel.
-  std::vector<double> cost(rois, static_cast<double>(problem.bins()));
-  double total = 0;
+  std::vector<double> cost(rois);  // of a channel
+  double elements = 0;
   for (int64_t roi = 0; roi < rois; ++roi) {
+    const auto bins = static_cast<double>(problem.bins());
+    double cells = 0;
     if (plan.map_of[roi] >= 0) {
-      cost[roi] += static_cast<double>(Area(
+      cells = static_cast<double>(Area(
           plan.rows.data() + roi * problem.pooled_height, problem.pooled_height,
           plan.columns.data() + roi * problem.pooled_width,
           problem.pooled_width));
     }
-    total += cost[roi];
+    cost[roi] = cells + kCellsPerBin * bins;
+    elements += cells + bins;
   }
   if (first < rois) {
     Unit others{first, rois, 0, problem.channels};
@@ -238,7 +244,7 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
         problem.layout == Layout::kNHWC ? Source::kMap : Source::kOwnTables;
     CutRois(others, parts, plan.order, cost, &plan.units);
   }
-  SetHelpers(total * static_cast<double>(problem.channels), threads, &plan);
+  SetHelpers(elements * static_cast<double>(problem.channels), threads, &plan);
 
   for (const Unit& unit : plan.units) {
     if (unit.source == Source::kMap) continue;
