@@ -15,16 +15,15 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
 
 namespace ffi = ::xla::ffi;
+using jax_roipool::cpu::kHugePage;
 
 // At any address, over any type.
 typedef uint32_t Vector __attribute__((vector_size(64), aligned(1), may_alias));
@@ -32,8 +31,6 @@ typedef uint32_t Vector __attribute__((vector_size(64), aligned(1), may_alias));
 // The bits of 1.0f. Unlike zero, fresh memory does not hold it already; unlike
 // one repeated byte, compilers do not make a call of memset from it.
 constexpr uint32_t kWord = 0x3f800000;
-
-constexpr size_t kHugePage = size_t{1} << 21;
 
 void Read(const char* data, size_t bytes) {
   Vector sums[4] = {};
@@ -96,20 +93,6 @@ void WriteStream(char* data, size_t bytes) {
 #endif
 }
 
-void PreferHugePages(void* data, size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (begin + kHugePage - 1) & ~(kHugePage - 1);
-  const uintptr_t last = (begin + bytes) & ~(kHugePage - 1);
-  if (first < last) {
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#else
-  (void)data;
-  (void)bytes;
-#endif
-}
-
 // A piece of a buffer, one turn of the loop.
 struct Piece {
   char* data;
@@ -148,7 +131,7 @@ ffi::Error Limit(ffi::ThreadPool pool, ffi::RemainingArgs args,
     if (!ret) return ret.error();
     void* data = (*ret)->untyped_data();
     const size_t bytes = (*ret)->size_bytes();
-    if (huge_pages) PreferHugePages(data, bytes);
+    if (huge_pages) jax_roipool::cpu::AdviseHugePages(data, bytes);
     total += bytes;
     Cut(data, bytes, true, &pieces);
   }

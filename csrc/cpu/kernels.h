@@ -47,7 +47,7 @@ struct Unit {
 // counted through; what an op does not have is null.
 struct Call {
   Problem problem;
-  const int64_t* order;   // RoIs by map, within a map as they came
+  const int64_t* order;   // RoIs as units name them; see Plan
   const int64_t* map_of;  // RoI -> map, or -1 for an empty RoI
   const Range* rows;      // RoI -> pooled_height ranges (pool only)
   const Range* columns;   // RoI -> pooled_width ranges (pool only)

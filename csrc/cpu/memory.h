@@ -15,15 +15,12 @@
 
 namespace jax_roipool::cpu {
 
-// Asks for huge pages under a large result. Its memory is usually fresh, and
-// faulting it in by 4 KiB pages takes longer than pooling into it. Only a hint;
-// pages that are mapped already stay as they are.
-inline void PreferHugePages(void* data, size_t bytes) {
+constexpr uintptr_t kHugePage = uintptr_t{1} << 21;
+
+// Asks for huge pages wherever whole ones fit. Only a hint; pages that are
+// mapped already stay as they are.
+inline void AdviseHugePages(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kHugePage = uintptr_t{1} << 21;
-  // Below, glibc soon keeps and reuses the memory.
-  constexpr size_t kWorthwhile = size_t{4} << 20;
-  if (bytes < kWorthwhile) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (begin + kHugePage - 1) & ~(kHugePage - 1);
   const uintptr_t last = (begin + bytes) & ~(kHugePage - 1);
@@ -34,6 +31,14 @@ inline void PreferHugePages(void* data, size_t bytes) {
   (void)data;
   (void)bytes;
 #endif
+}
+
+// The same for a large result or block of scratch memory. It is usually fresh,
+// and faulting it in by 4 KiB pages takes longer than pooling into it.
+inline void PreferHugePages(void* data, size_t bytes) {
+  // Below, glibc soon keeps and reuses the memory.
+  constexpr size_t kWorthwhile = size_t{4} << 20;
+  if (bytes >= kWorthwhile) AdviseHugePages(data, bytes);
 }
 
 // Blocks of one size, 64-byte aligned, lent to one thread at a time and kept

@@ -317,13 +317,13 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
     }
   } else if (use != ScratchUse::kNone) {
     // Rows are written by squares, up to a side too much.
-    if (plan.table_cells > 0) {
-      pieces.keys = (plan.table_cells + kSquareSide) * kVectorBytes;
-    }
     const bool tables = std::any_of(
         plan.units.begin(), plan.units.end(),
         [](const Unit& unit) { return unit.source != Source::kMap; });
-    if (tables) pieces.pooled = problem.bins() * kVectorBytes;
+    if (tables) {
+      pieces.keys = (plan.table_cells + kSquareSide) * kVectorBytes;
+      pieces.pooled = problem.bins() * kVectorBytes;
+    }
     if (use == ScratchUse::kPoolArgmax) {
       pieces.indices = pieces.keys;
       pieces.argmax = pieces.pooled;

@@ -14,9 +14,12 @@ namespace jax_roipool::cpu {
 
 struct Plan {
   std::vector<int64_t> map_of;       // RoI -> map, -1 where it is empty
-  std::vector<int64_t> order;        // RoIs by map, the empty ones last
+  std::vector<int64_t> order;        // RoIs by map, within a map as they came,
+                                     // the empty ones last; pooling puts those
+                                     // that share tables before all others
   std::vector<int64_t> map_begin;    // map -> its first place in `order`;
-                                     // then the empty ones', then the end
+                                     // then the empty ones', then the end; of
+                                     // no meaning once pooling has reordered
   std::vector<Range> rows, columns;  // pool only
   std::vector<Unit> units;
   int64_t helpers = 0;        // threads worth asking for beside the caller's

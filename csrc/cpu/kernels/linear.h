@@ -15,20 +15,6 @@
 namespace jax_roipool::cpu::JAX_ROIPOOL_TARGET {
 namespace {
 
-// Distances between neighbours in a map and in pooled, in elements.
-struct Strides {
-  int64_t map_cell, map_channel;
-  int64_t bin, bin_channel;
-
-  explicit Strides(const Problem& problem) {
-    const bool last = problem.layout == Layout::kNHWC;
-    map_cell = last ? problem.channels : 1;
-    map_channel = last ? 1 : problem.height * problem.width;
-    bin = last ? problem.channels : 1;
-    bin_channel = last ? 1 : problem.pooled_height * problem.pooled_width;
-  }
-};
-
 // An argmax that names no cell, -1 or foreign, takes part in nothing: one
 // unsigned comparison.
 inline bool NamesCell(int32_t argmax, int64_t cells) {
@@ -40,29 +26,29 @@ inline bool NamesCell(int32_t argmax, int64_t cells) {
 template <typename Bits>
 void Gather(const Call& call, const Unit& unit, const Scratch&) {
   const Problem& problem = call.problem;
-  const Strides strides(problem);
-  const int64_t cells = problem.height * problem.width;
-  const int64_t bins = problem.pooled_height * problem.pooled_width;
+  const bool last = problem.layout == Layout::kNHWC;
+  const int64_t cells = problem.cells();
+  const int64_t cell_stride = last ? problem.channels : 1;
+  const int64_t channel_stride = last ? 1 : cells;
+  const int64_t outer = last ? problem.bins() : problem.channels;
+  const int64_t inner = last ? problem.channels : problem.bins();
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
     const int64_t roi = call.order[i];
-    const int64_t offset = roi * bins * problem.channels;
+    const int64_t offset = roi * problem.pooled_size();
     Bits* pooled = static_cast<Bits*>(call.pooled) + offset;
     const int32_t* argmax = call.argmax + offset;
     if (call.map_of[roi] < 0) {
-      std::memset(pooled, 0, bins * problem.channels * sizeof(Bits));
+      std::memset(pooled, 0, problem.pooled_size() * sizeof(Bits));
       continue;
     }
     const Bits* map = static_cast<const Bits*>(call.map) +
-                      call.map_of[roi] * cells * problem.channels;
-    const bool last = problem.layout == Layout::kNHWC;
-    const int64_t outer = last ? bins : problem.channels;
-    const int64_t inner = last ? problem.channels : bins;
+                      call.map_of[roi] * problem.map_size();
     for (int64_t o = 0; o < outer; ++o) {
       for (int64_t n = 0; n < inner; ++n, ++pooled, ++argmax) {
         const int64_t channel = last ? n : o;
-        *pooled = NamesCell(*argmax, cells) ? map[*argmax * strides.map_cell +
-                                                  channel * strides.map_channel]
-                                            : Bits{0};
+        *pooled = NamesCell(*argmax, cells)
+                      ? map[*argmax * cell_stride + channel * channel_stride]
+                      : Bits{0};
       }
     }
   }
@@ -72,7 +58,6 @@ template <typename T>
 struct DirectSum {
   using Storage = T;
   using Sum = T;
-  static inline Sum Widen(Storage value) { return value; }
   static inline Storage Round(Sum sum) { return sum; }
 };
 template <class Half>
@@ -102,10 +87,11 @@ inline void AddInto(const typename Number::Storage* cotangent,
     }
     for (int64_t i = begin; i < end; ++i) {
       if (!NamesCell(argmax[i], cells)) continue;
+      Sum& sum = sums[argmax[i] * cell_stride + i * stride];
       if constexpr (kDirect) {
-        sums[argmax[i] * cell_stride + i * stride] += cotangent[i];
+        sum += cotangent[i];
       } else {
-        sums[argmax[i] * cell_stride + i * stride] += widened[i - begin];
+        sum += widened[i - begin];
       }
     }
   }

@@ -263,16 +263,15 @@ class TablePooling {
       table_.PoolRoi(roi, pooled, argmax, problem.channels);
       return;
     }
-    const T* tile = static_cast<const T*>(scratch_.pooled);
     if (!last) {
       // Results are written all at once, to memory that is seldom near.
       PrefetchForWriting(pooled, count_ * bins * sizeof(T));
       if constexpr (kArgmax) PrefetchForWriting(argmax, count_ * bins * 4);
     }
-    table_.PoolRoi(roi, static_cast<T*>(scratch_.pooled), scratch_.argmax,
-                   kSide);
-    CopyOut(tile, pooled);
-    if constexpr (kArgmax) CopyOut(scratch_.argmax, argmax);
+    T* tile = static_cast<T*>(scratch_.pooled);
+    table_.PoolRoi(roi, tile, scratch_.argmax, kSide);
+    CopyOut<T>(tile, pooled);
+    if constexpr (kArgmax) CopyOut<int32_t>(scratch_.argmax, argmax);
   }
 
  private:
