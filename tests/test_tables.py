@@ -92,6 +92,22 @@ def test_few_rois_of_a_large_map_do_not_read_all_of_it():
     assert tables("NCHW", rois, (2, 2), True, (200, 300, 64)) == []
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 31, 32, 33, 48, 63, 65])
+def test_single_cells_of_one_or_two_vectors(kernel_implementation, channels, shared):
+    r = rng(channels)
+    low = r.uniform(-3, 40, (40 if shared else 3, 2))
+    rois = np.hstack([np.zeros((len(low), 1)), low, low + r.uniform(0, 9, low.shape)])
+    rois = rois.astype(np.float32)
+    shape = (40, 44, channels) if shared else (80, 90, channels)
+    found = tables("NCHW", rois, (5, 5), True, shape)
+    assert [(h, w) for h, w, _ in found] == ([(1, 1)] if shared else [])
+    features = few_values(1, *shape)
+    check(features, rois, (5, 5), "NCHW")
+    features[:, 5:, :, channels // 2] = NAN
+    check(features, rois, (5, 5), "NCHW")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_boxes_beyond_the_map(kernel_implementation, layout):
     """Slivers at the edges, bins of nothing, a map inside one bin."""

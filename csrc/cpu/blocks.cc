@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstddef>
 #include <utility>
 
 namespace jax_roipool::cpu {
@@ -156,14 +155,12 @@ std::vector<BlockGroup> ChooseBlocks(const Problem& problem, const Range* rows,
       if (!group.rois.empty()) groups.push_back(std::move(group));
     }
   }
-  const auto first = static_cast<std::ptrdiff_t>(rest->size());
   for (const auto& row : classes) {
     for (const Class& each : row) {
       if (each.row_level >= 0) continue;
       rest->insert(rest->end(), each.rois.begin(), each.rois.end());
     }
   }
-  std::sort(rest->begin() + first, rest->end());
   return groups;
 }
 

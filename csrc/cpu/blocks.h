@@ -22,7 +22,7 @@ struct BlockGroup {
 };
 
 // Divides `rois`, of one map and none of them empty, into groups that are worth
-// a shared table; `rest` gets the others.
+// a shared table; the others are appended to `rest`, in any order.
 std::vector<BlockGroup> ChooseBlocks(const Problem& problem, const Range* rows,
                                      const Range* columns, const int64_t* rois,
                                      int64_t num_rois, bool argmax,

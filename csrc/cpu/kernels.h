@@ -31,6 +31,10 @@ constexpr int64_t SquareSide(int64_t vector_bytes, int64_t element_bytes) {
   return vector_bytes / (element_bytes < 4 ? 4 : element_bytes);
 }
 
+// And how many such vectors a cell of a table has, at most: where it holds
+// single cells in NCHW, looking one up costs more than reading its lanes.
+constexpr int64_t kTableVectors = 2;
+
 // A part of the work that one thread does alone: the RoIs at places
 // [roi_begin, roi_end) of Call::order, channels [channel_begin, channel_end).
 struct Unit {

@@ -124,6 +124,10 @@ void AddTable(const Problem& problem, const Plan& plan, const BlockGroup& group,
   const int64_t count = static_cast<int64_t>(rois.size());
   order->insert(order->end(), rois.begin(), rois.end());
 
+  if (problem.layout == Layout::kNCHW &&
+      group.block.height * group.block.width == 1) {
+    side *= kTableVectors;
+  }
   // Each part makes its table anew, so it must have enough to do with it.
   const int64_t blocks = CeilDiv(problem.channels, side);
   const int64_t cuts =
@@ -219,6 +223,9 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
     }
   }
   const int64_t first = static_cast<int64_t>(order.size());
+  // As they came, whatever their maps: results are written in order, so that a
+  // page is full soon after the system has cleared it.
+  std::sort(rest.begin(), rest.end());
   order.insert(order.end(), rest.begin(), rest.end());
   order.insert(order.end(), plan.order.begin() + plan.map_begin[maps],
                plan.order.end());
@@ -258,7 +265,14 @@ Plan PlanPool(const Problem& problem, Scale scale, const float* boxes,
         top = rows.begin;
         width = columns.end - columns.begin;
       }
-      plan.table_cells = std::max(plan.table_cells, (rows.end - top) * width);
+      // Rows are written by squares, up to a side too much.
+      const int64_t cells = (rows.end - top) * width + kSquareSide;
+      if (unit.block.height * unit.block.width > 1) {
+        plan.table_keys = std::max(plan.table_keys, cells);
+        plan.table_indices = std::max(plan.table_indices, cells);
+      } else {
+        plan.table_keys = std::max(plan.table_keys, cells * kTableVectors);
+      }
     }
   }
   return plan;
@@ -316,16 +330,12 @@ Pieces PiecesOf(const Problem& problem, const Plan& plan, ScratchUse use) {
           Aligned(problem.cells() * plan.unit_channels * SumBytes(problem));
     }
   } else if (use != ScratchUse::kNone) {
-    // Rows are written by squares, up to a side too much.
-    const bool tables = std::any_of(
-        plan.units.begin(), plan.units.end(),
-        [](const Unit& unit) { return unit.source != Source::kMap; });
-    if (tables) {
-      pieces.keys = (plan.table_cells + kSquareSide) * kVectorBytes;
-      pieces.pooled = problem.bins() * kVectorBytes;
+    if (plan.table_keys > 0) {
+      pieces.keys = plan.table_keys * kVectorBytes;
+      pieces.pooled = problem.bins() * kTableVectors * kVectorBytes;
     }
     if (use == ScratchUse::kPoolArgmax) {
-      pieces.indices = pieces.keys;
+      pieces.indices = plan.table_indices * kVectorBytes;
       pieces.argmax = pieces.pooled;
     }
   }

@@ -15,8 +15,9 @@ namespace jax_roipool::cpu {
 struct Plan {
   std::vector<int64_t> map_of;       // RoI -> map, -1 where it is empty
   std::vector<int64_t> order;        // RoIs by map, within a map as they came,
-                                     // the empty ones last; pooling puts those
-                                     // that share tables before all others
+                                     // the empty ones last; pooling: those that
+                                     // share tables, the others as they came,
+                                     // the empty ones
   std::vector<int64_t> map_begin;    // map -> its first place in `order`;
                                      // then the empty ones', then the end; of
                                      // no meaning once pooling has reordered
@@ -24,7 +25,8 @@ struct Plan {
   std::vector<Unit> units;
   int64_t helpers = 0;        // threads worth asking for beside the caller's
   int64_t unit_channels = 0;  // scatter: the most channels in a unit
-  int64_t table_cells = 0;    // pool: the most cells in a table
+  int64_t table_keys = 0;     // pool: the most vectors of keys in a table
+  int64_t table_indices = 0;  // and of indices, where those are wanted
 };
 
 // Plans of the four ops. `threads` is what the thread pool has; `boxes` and

@@ -41,9 +41,9 @@ inline Vector<typename Order::Key, kLanes> LoadKeysBefore(
   return Order::template LoadKeys<kLanes>(copy);
 }
 
-// `columns` of a row as [columns][kSide channels]. Up to kSide - 1 columns more
-// are written.
-template <class Order>
+// kSide channels of `columns` of a row, kStride elements from column to column.
+// Up to kSide - 1 columns more are written.
+template <class Order, int kStride>
 inline void PackRow(
     const Planes<typename Order::Storage, kSquareSide<Order>>& planes,
     int64_t row, Range columns, typename Order::Key* target) {
@@ -56,8 +56,8 @@ inline void PackRow(
           planes.first[i] + row * planes.width + column, planes.end);
     }
     TransposeSquare<Key, kSide>(square);
-    for (int i = 0; i < kSide; ++i) Store(square[i], target + i * kSide);
-    target += kSide * kSide;
+    for (int i = 0; i < kSide; ++i) Store(square[i], target + i * kStride);
+    target += kSide * kStride;
   }
 }
 
