@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from jax_roipool import lowering
+from tests import cuda_on_host
 
 
 def pytest_collection_modifyitems(items):
@@ -28,10 +29,16 @@ def _in_force(target):
     lowering.set_cpu_target(before)
 
 
-@pytest.fixture(params=lowering.supported_cpu_targets(), scope="session")
+@pytest.fixture(
+    params=[*lowering.supported_cpu_targets(), cuda_on_host.NAME], scope="session"
+)
 def implementation(request):
-    """An instruction set of the kernels, or "portable", in force."""
-    yield from _in_force(request.param)
+    """An instruction set of the kernels, "portable", or CUDA's as C++, in force."""
+    if request.param == cuda_on_host.NAME:
+        with cuda_on_host.use():
+            yield request.param
+    else:
+        yield from _in_force(request.param)
 
 
 @pytest.fixture(

@@ -69,49 +69,59 @@ def build(target, csrc=CSRC):
 def library():
     """The library of the sources as they are, compiled where that is not done."""
     digest = hashlib.sha256(" ".join([*compiler(), FLAGS]).encode())
-    for directory in (CSRC, HERE):
+    for directory in (CSRC, HERE, pathlib.Path(jax.ffi.include_dir())):
         for path in sorted(directory.rglob("*")):
             if path.suffix in (".cu", ".cc", ".h"):
                 digest.update(path.read_bytes())
-    digest.update(pathlib.Path(jax.ffi.include_dir(), "xla/ffi/api/api.h").read_bytes())
     cache = HERE.parent.parent / "build" / "cuda_on_host"
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"{digest.hexdigest()[:16]}.so"
     if not path.exists():
         build(path)
-    return load(path, NAME)
+    return Library(path, NAME)
 
 
-def load(path, prefix):
-    """Registers the library's handlers as targets `prefix`.<op>."""
-    loaded = ctypes.CDLL(str(path))
-    loaded.cuda_on_host_seed.argtypes = [ctypes.c_uint64]
-    loaded.cuda_on_host_blocks_run.restype = ctypes.c_int64
-    for op in lowering.primitives():
-        capsule = jax.ffi.pycapsule(getattr(loaded, f"jax_roipool_{op}"))
-        jax.ffi.register_ffi_target(f"{prefix}.{op}", capsule, platform="cpu")
-    return loaded
+class Library:
+    """Handlers, registered as targets `prefix`.<op>, and what steers them."""
+
+    def __init__(self, path, prefix):
+        loaded = ctypes.CDLL(str(path))
+        self.prefix = prefix
+        self.seed = loaded.cuda_on_host_seed
+        self.seed.argtypes = [ctypes.c_uint64]
+        self.blocks_run = loaded.cuda_on_host_blocks_run
+        self.blocks_run.restype = ctypes.c_int64
+        for op in lowering.primitives():
+            capsule = jax.ffi.pycapsule(getattr(loaded, f"jax_roipool_{op}"))
+            jax.ffi.register_ffi_target(f"{prefix}.{op}", capsule, platform="cpu")
+
+
+_in_use = []
+
+
+def _lower_to(chosen):
+    for op, bound in lowering.primitives().items():
+        if chosen is None:
+            lowering.register(op)
+        else:
+            rule = lowering.cuda_kernel(op, f"{chosen.prefix}.{op}")
+            mlir.register_lowering(bound, rule, platform="cpu")
+    jax.clear_caches()
 
 
 @contextlib.contextmanager
-def use(prefix=NAME):
+def use(chosen=None):
     """Programs for the CPU call the CUDA kernels while this lasts.
 
-    Gives the library; it must have run blocks by the end.
+    Gives the library, which must have run something by the end.
     """
-    loaded = library()
-    before = loaded.cuda_on_host_blocks_run()
-    target = lowering.cpu_target()
-    lowering.set_cpu_target(lowering.PORTABLE)
-    for op, bound in lowering.primitives().items():
-        rule = lowering.cuda_kernel(op, f"{prefix}.{op}")
-        mlir.register_lowering(bound, rule, platform="cpu")
-    jax.clear_caches()
+    chosen = chosen or library()
+    before = chosen.blocks_run()
+    _in_use.append(chosen)
+    _lower_to(chosen)
     try:
-        yield loaded
+        yield chosen
     finally:
-        for op in lowering.primitives():
-            lowering.register(op)
-        jax.clear_caches()
-        lowering.set_cpu_target(target)
-    assert loaded.cuda_on_host_blocks_run() > before
+        _in_use.remove(chosen)
+        _lower_to(_in_use[-1] if _in_use else None)
+    assert chosen.blocks_run() > before

@@ -14,7 +14,7 @@ namespace jax_roipool::cuda_on_host {
 namespace {
 
 constexpr size_t kStackBytes = 64 << 10;
-constexpr int64_t kCanaryBytes = 64;
+constexpr int64_t kCanaryBytes = 4096;
 constexpr unsigned char kGarbage = 0xa5;
 
 std::atomic<uint64_t> next_turn{0};

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "fibers.h"
+#include "subnormals.h"
 
 #define __global__
 #define __device__
@@ -62,6 +63,7 @@ Status Launch(void (*kernel)(Arguments), int64_t blocks, int threads,
     Failure() = std::to_string(shared_bytes) + " bytes of shared memory";
     return kFailure;
   }
+  const SubnormalsKept as_devices_do;
   Failure() = cuda_on_host::Run(blocks, threads, shared_bytes,
                                 [&] { kernel(arguments); });
   return Failure().empty() ? kSuccess : kFailure;
