@@ -65,7 +65,7 @@ test: $(VENV)/built
 lint: $(VENV)/built $(VENV)/lint
 	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
 
-nightly: $(VENV)/built $(if $(filter Linux,$(shell uname)),cuda-usage)
+nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
 
 bench: $(VENV)/built $(VENV)/bench
