@@ -4,20 +4,44 @@
 #   VENV=.venv-3.13     where that environment lies
 #   JAX='jax==0.10.2'   the jax in it; the newest where nothing is said
 #   PYTEST_ARGS='-k x'  more arguments for pytest
+#
+# and for the CUDA kernels
+#
+#   CUDA_ARCHITECTURES='75-real;90-real'  else all, or where a GPU is needed, its own
+#   NVCC=package        the package index's nvcc even where the machine has one
+#   PYTHON=python3 NO_VENV=1  nothing is downloaded: that interpreter with the
+#                       packages it has; what we build lies in build/no_venv
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 JAX ?=
+CUDA_ARCHITECTURES ?=
+NVCC ?=
+NO_VENV ?=
 
 LINT := mypy==2.4.1 pre-commit==4.7.0
 
+ifeq ($(NO_VENV),)
+make_venv = $(PYTHON) -m venv $(VENV)
+packages = --editable '.[examples,test]' $(if $(JAX),'$(JAX)')
+else
+# A layer over PYTHON, which may be that of a virtual environment, so that
+# --system-site-packages would show the wrong ones. It holds our build alone.
+override VENV := build/no_venv
+make_venv = $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -c 'import site; \
+  print("import site;", *(f"site.addsitedir({folder!r});" for folder in site.getsitepackages()))' \
+  > $$(echo $(VENV)/lib/python3*/site-packages)/beneath.pth
+packages = --no-index --no-deps --no-build-isolation --editable .
+endif
+
 python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet --disable-pip-version-check
-sources := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
-.PHONY: help demo test lint nightly bench clean check-python check-compiler FORCE
+.PHONY: help demo test lint nightly bench cuda cuda-usage test-cuda bench-cuda \
+  wheels clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
@@ -25,6 +49,10 @@ help:
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
 	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
+	@echo "make cuda     build with CUDA kernels; the others then keep them"
+	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
+	@echo "make test-cuda, make bench-cuda  on a GPU"
+	@echo "make wheels   wheels with and without CUDA kernels, checked, in dist"
 	@echo "make clean    remove what the others made"
 
 demo: $(VENV)/built
@@ -37,11 +65,31 @@ test: $(VENV)/built
 lint: $(VENV)/built $(VENV)/lint
 	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
 
-nightly: $(VENV)/built
+nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
+
+# What was asked for is noted, for every later build in this environment.
+cuda: $(VENV)/wanted
+	@echo '$(CUDA_ARCHITECTURES)' | cmp -s - $(VENV)/cuda || echo '$(CUDA_ARCHITECTURES)' > $(VENV)/cuda
+	@$(MAKE) --no-print-directory $(VENV)/built
+	@$(python) -c 'import jax_roipool._cuda as m; print("_cuda built for", m.ARCHITECTURES)'
+
+cuda-usage: cuda
+	$(python) tools/cuda_usage.py report
+
+test-cuda bench-cuda: CUDA_ARCHITECTURES := $(or $(CUDA_ARCHITECTURES),native)
+
+test-cuda: cuda
+	JAX_PLATFORMS=cuda,cpu $(python) -m pytest $(PYTEST_ARGS) tests
+
+bench-cuda: cuda
+	$(python) benchmarks/roi_pool_cuda.py $(BENCH_ARGS)
+
+wheels:
+	tools/make_wheels $(call cuda_options,'$(CUDA_ARCHITECTURES)')
 
 clean:
 	rm -rf $(VENV) build dist quickstart.png
@@ -51,7 +99,7 @@ clean:
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "jax_roipool needs Python 3.11 or newer; say PYTHON=... to choose one." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	@$(PYTHON) -c 'import $(if $(NO_VENV),pip,ensurepip), venv' 2>/dev/null \
 	  || { echo "$(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
 
 check-compiler:
@@ -68,14 +116,18 @@ $(VENV)/wanted: FORCE | check-python
 	  if [ -d $(VENV) ] && [ ! -e $@ ]; then \
 	    echo "$(VENV) was not made by make; say VENV=... for another place." >&2; exit 1; \
 	  fi; \
-	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$wanted" > $@; \
+	  rm -rf $(VENV) && $(make_venv) && echo "$$wanted" > $@; \
 	fi
 
 # Editable: changes of Python files take effect at once, changes of the sources
 # named here at the next `make`.
-$(VENV)/built: $(sources) $(VENV)/wanted | check-compiler
-	CXX='$(CXX)' $(pip) --editable '.[examples,test]' $(if $(JAX),'$(JAX)')
+$(VENV)/built: $(sources) $(VENV)/wanted $(wildcard $(VENV)/cuda) | check-compiler
+	CXX='$(CXX)' $(pip) $(packages) $(if $(wildcard $(VENV)/cuda),\
+	  -C cmake.define.JAX_ROIPOOL_CUDA=ON $(call cuda_options,"$$(cat $(VENV)/cuda)"))
 	@touch $@
+
+cuda_options = -C cmake.define.JAX_ROIPOOL_CUDA_ARCHITECTURES=$(1) \
+  $(if $(NVCC),-C cmake.define.JAX_ROIPOOL_NVCC=$(NVCC))
 
 $(VENV)/bench: pyproject.toml $(VENV)/wanted
 	$(pip) $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")

@@ -36,6 +36,7 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
       py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   // As CUDA counts: 13000 is 13.0.
   module.attr("CUDA_VERSION") = CUDART_VERSION;
+  module.attr("ARCHITECTURES") = JAX_ROIPOOL_CUDA_ARCHITECTURES;
   module.def("ffi_targets", &Targets, "Target name -> handler capsule.");
   module.def("driver_version", &DriverVersion,
              "What the installed driver supports, as CUDA_VERSION; 0 without.");
