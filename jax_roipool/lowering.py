@@ -170,6 +170,7 @@ class _Cuda:
     """The CUDA kernels, which are loaded when something asks for them."""
 
     def __init__(self) -> None:
+        self.module: Any = None  # once `problem` is known to be none
         self.target = KERNELS
         self._warned = False
 
@@ -188,6 +189,7 @@ class _Cuda:
                 f"upgrade the driver{_DRIVERS.get(toolkit // 1000, '')}"
             )
         _register_targets(module, "CUDA")
+        self.module = module
         return ""
 
     def usable(self) -> bool:
@@ -281,6 +283,18 @@ def cuda_problem() -> str:
 def cuda_target() -> str:
     """What programs for CUDA call: "kernels", or "portable" for plain JAX."""
     return PORTABLE if _cuda.problem else _cuda.target
+
+
+def cuda_build() -> str:
+    """What the CUDA kernels were compiled for, and the driver that is here."""
+    if cuda_problem():
+        return ""
+    driver = _cuda.module.driver_version()
+    return (
+        f"kernels, CUDA {_cuda_version(_cuda.module.CUDA_VERSION)} for "
+        f"{_cuda.module.ARCHITECTURES}; "
+        f"{f'driver for CUDA {_cuda_version(driver)}' if driver else 'no driver here'}"
+    )
 
 
 def set_cuda_target(target: str) -> None:

@@ -45,6 +45,12 @@ inline Status QueryDevice(Device* device) {
   return status;
 }
 
+// Before a loop: its loads may be issued that many turns ahead.
+#define JAX_ROIPOOL_PRAGMA(text) _Pragma(#text)
+#define JAX_ROIPOOL_UNROLL(turns) JAX_ROIPOOL_PRAGMA(unroll turns)
+
+#if defined(__CUDACC__)  // what only nvcc compiles
+
 // Starts `blocks` blocks of `threads` threads that share `shared_bytes` each.
 // Allocates nothing and waits for nothing, as a CUDA graph demands.
 template <typename Arguments>
@@ -62,11 +68,6 @@ Status Launch(void (*kernel)(Arguments), int64_t blocks, int threads,
   return cudaGetLastError();
 }
 
-// Before a loop: its loads may be issued that many turns ahead.
-#define JAX_ROIPOOL_PRAGMA(text) _Pragma(#text)
-#define JAX_ROIPOOL_UNROLL(turns) JAX_ROIPOOL_PRAGMA(unroll turns)
-
-#if defined(__CUDACC__)
 // The memory that the block's threads share, as much as the launch asked for.
 __device__ inline unsigned char* SharedMemory() {
   extern __shared__ __align__(16) unsigned char shared_memory[];
