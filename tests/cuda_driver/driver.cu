@@ -1,0 +1,607 @@
+// All kernels of csrc/cuda without JAX, against plain loops.
+//
+// For every shape, layout and element type: pooling with argmax and without,
+// gather and scatter, cut for the present device and for small ones. Built and
+// run by run.py, plainly and under compute-sanitizer; the same file runs on the
+// host. Every buffer is an allocation of its own, so that a step beyond its end
+// is noticed, and results are garbage before a launch.
+//
+//   driver [PART PARTS]   every size, or every so manieth from the PARTth on
+//
+// Exits with 1 where a result differs, with 2 where CUDA fails.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "cuda/device.h"
+#include "cuda/kernels.h"
+#include "device_memory.h"
+#include "geometry.h"
+#include "half.h"
+#include "problem.h"
+
+namespace jax_roipool::driver {
+namespace {
+
+using cuda::Device;
+using cuda::Status;
+using cuda::Stream;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr unsigned char kGarbage = 0xa5;
+
+void Demand(Status status, const char* what) {
+  if (status == cuda::kSuccess) return;
+  std::fprintf(stderr, "%s: %s\n", what, cuda::Describe(status));
+  std::exit(2);
+}
+
+// --- Arrays
+// -------------------------------------------------------------------
+
+double Load(Element element, const void* array, int64_t index) {
+  switch (element) {
+    case Element::kFloat16:
+      return Float16::Widen(static_cast<const uint16_t*>(array)[index]);
+    case Element::kBFloat16:
+      return BFloat16::Widen(static_cast<const uint16_t*>(array)[index]);
+    case Element::kFloat32:
+      return static_cast<const float*>(array)[index];
+    default:
+      return static_cast<const double*>(array)[index];
+  }
+}
+
+void Store(Element element, double value, void* array, int64_t index) {
+  switch (element) {
+    case Element::kFloat16:
+      static_cast<uint16_t*>(array)[index] =
+          Float16::Round(static_cast<float>(value));
+      break;
+    case Element::kBFloat16:
+      static_cast<uint16_t*>(array)[index] =
+          BFloat16::Round(static_cast<float>(value));
+      break;
+    case Element::kFloat32:
+      static_cast<float*>(array)[index] = static_cast<float>(value);
+      break;
+    default:
+      static_cast<double*>(array)[index] = value;
+  }
+}
+
+using Bytes = std::vector<unsigned char>;
+
+Bytes ToElements(Element element, const std::vector<double>& values) {
+  Bytes bytes(values.size() * ElementBytes(element));
+  for (size_t i = 0; i < values.size(); ++i) {
+    Store(element, values[i], bytes.data(), static_cast<int64_t>(i));
+  }
+  return bytes;
+}
+
+// Memory of the device, exactly as much as is asked for. It begins `offset`
+// bytes into an allocation: vectors of elements cannot be moved at once then.
+class DeviceArray {
+ public:
+  DeviceArray(size_t bytes, size_t offset) : bytes_(bytes), offset_(offset) {
+    Demand(Allocate(bytes + offset, &memory_), "allocation");
+    if (bytes > 0) {
+      const Bytes garbage(bytes, kGarbage);
+      Demand(CopyIn(data(), garbage.data(), bytes), "copy");
+    }
+  }
+  DeviceArray(const void* data, size_t bytes, size_t offset)
+      : DeviceArray(bytes, offset) {
+    if (bytes > 0) Demand(CopyIn(this->data(), data, bytes), "copy");
+  }
+  ~DeviceArray() { Demand(Free(memory_), "free"); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  void* data() const { return static_cast<unsigned char*>(memory_) + offset_; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data());
+  }
+  Bytes Read() const {
+    Bytes bytes(bytes_);
+    if (bytes_ > 0) Demand(CopyOut(bytes.data(), data(), bytes_), "copy");
+    return bytes;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  size_t bytes_, offset_;
+};
+
+// --- Inputs
+// -------------------------------------------------------------------
+
+// Numbers in no order, the same everywhere.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 2 + 1) {}
+  uint32_t Next() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state_ >> 33);
+  }
+  int64_t Below(int64_t limit) { return Next() % limit; }
+  double Unit() { return Next() / 2147483648.0; }
+
+ private:
+  uint64_t state_;
+};
+
+struct Size {
+  const char* what;
+  int64_t groups, images, height, width, channels, rois;
+  int64_t pooled_height, pooled_width;
+  float scale_height, scale_width;
+};
+
+constexpr Size kSizes[] = {
+    {"one of everything", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {"an odd number of channels", 1, 2, 13, 17, 3, 20, 2, 3, 1, 1},
+    {"17 channels, 7 x 7 bins", 1, 2, 30, 41, 17, 13, 7, 7, 1, 1},
+    {"groups", 3, 2, 9, 11, 20, 8, 3, 3, 0.5f, 0.25f},
+    {"large bins", 1, 1, 25, 33, 68, 12, 1, 2, 1, 1},
+    {"large bins, few channels", 1, 1, 38, 63, 5, 12, 2, 1, 1, 1},
+    {"more RoIs than are listed at once", 1, 2, 5, 7, 11, 290, 2, 2, 1, 1},
+    {"more bins than threads", 1, 1, 24, 40, 8, 11, 20, 17, 1, 1},
+    {"a plane of several tiles", 1, 1, 90, 100, 9, 18, 3, 3, 0.0625f, 0.0625f},
+    {"no RoIs", 3, 1, 5, 6, 5, 0, 2, 2, 1, 1},
+    {"no rows", 1, 2, 0, 10, 4, 13, 2, 2, 1, 1},
+    {"no images", 1, 0, 8, 10, 4, 13, 2, 2, 1, 1},
+};
+
+// Cut as for the present device, for one without much, and for one between.
+std::vector<Device> Devices() {
+  Device present;
+  Demand(QueryPresent(&present), "the device");
+  return {present, {1, 40 << 10, 34 << 10}, {6, 48 << 10, 64 << 10}};
+}
+
+// Small integers, many of them equal; now and then what is none.
+std::vector<double> Features(int64_t count, Random* random) {
+  constexpr double kSpecial[] = {kNaN, -kInfinity, kInfinity, -0.0};
+  std::vector<double> values(count);
+  const bool only_low = random->Below(4) == 0;
+  for (double& value : values) {
+    value = static_cast<double>(random->Below(9)) - 4;
+    if (random->Below(50) == 0) value = kSpecial[random->Below(4)];
+    if (only_low) value = -kInfinity;
+  }
+  return values;
+}
+
+struct Rois {
+  std::vector<float> boxes;    // [groups, rois, 4]: x1, y1, x2, y2
+  std::vector<int32_t> image;  // [groups, rois]
+};
+
+Rois MakeRois(const Size& size, Random* random) {
+  constexpr float kHuge = 1e30f, kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Rois rois;
+  for (int64_t k = 0; k < size.groups * size.rois; ++k) {
+    const auto corner = [&](int64_t extent, float scale) {
+      const double cells = (1.6 * random->Unit() - 0.3) * extent;
+      return static_cast<float>(cells / scale);
+    };
+    float box[4];
+    for (int i = 0; i < 4; ++i) {
+      box[i] = i % 2 == 0 ? corner(size.width, size.scale_width)
+                          : corner(size.height, size.scale_height);
+    }
+    const bool reversed = random->Below(10) == 0;
+    for (int i = 0; i < 2; ++i) {
+      if (box[i] > box[i + 2] && !reversed) std::swap(box[i], box[i + 2]);
+    }
+    int64_t image = random->Below(std::max<int64_t>(size.images, 1));
+    switch (k) {
+      case 1:
+        image = -1;
+        break;
+      case 2:
+        image = size.images;
+        break;
+      case 3:
+        image = std::numeric_limits<int32_t>::min();
+        break;
+      case 4:
+        image = std::numeric_limits<int32_t>::max();
+        break;
+      case 5:
+        box[0] = kNan;
+        break;
+      case 6:
+        box[3] = kInf;
+        break;
+      case 7:
+        box[1] = -kInf;
+        break;
+      case 8:  // far beyond the map on all sides
+        box[0] = box[1] = -kHuge;
+        box[2] = box[3] = kHuge;
+        break;
+      case 9:  // beside it
+        box[0] = box[2] = 4 * (size.width + 1) / size.scale_width;
+        break;
+      case 0:  // all of it
+      case 10:
+        box[0] = box[1] = 0;
+        box[2] = (size.width - 1) / size.scale_width;
+        box[3] = (size.height - 1) / size.scale_height;
+        break;
+      default:
+        break;
+    }
+    rois.boxes.insert(rois.boxes.end(), box, box + 4);
+    rois.image.push_back(static_cast<int32_t>(image));
+  }
+  return rois;
+}
+
+// --- What is right
+// --------------------------------------------------------------
+
+struct Place {
+  int64_t height, width, channels;
+  bool last;  // channels
+
+  int64_t operator()(int64_t map, int64_t row, int64_t column,
+                     int64_t channel) const {
+    return last ? ((map * height + row) * width + column) * channels + channel
+                : ((map * channels + channel) * height + row) * width + column;
+  }
+};
+
+Place MapPlace(const Problem& p) {
+  return {p.height, p.width, p.channels, p.layout == Layout::kNHWC};
+}
+Place PooledPlace(const Problem& p) {
+  return {p.pooled_height, p.pooled_width, p.channels,
+          p.layout == Layout::kNHWC};
+}
+
+// run(RoI, its map or -1, row of bins, column of bins, channel)
+template <typename Run>
+void ForEachResult(const Problem& p, const Rois& rois, const Run& run) {
+  for (int64_t k = 0; k < p.groups * p.rois; ++k) {
+    const int64_t image = rois.image[k];
+    const int64_t map =
+        image < 0 || image >= p.images ? -1 : k / p.rois * p.images + image;
+    for (int64_t i = 0; i < p.pooled_height; ++i) {
+      for (int64_t j = 0; j < p.pooled_width; ++j) {
+        for (int64_t c = 0; c < p.channels; ++c) run(k, map, i, j, c);
+      }
+    }
+  }
+}
+
+void PoolPlainly(const Problem& p, Scale scale, const Bytes& features,
+                 const Rois& rois, Bytes* pooled,
+                 std::vector<int32_t>* argmax) {
+  const Place from = MapPlace(p), to = PooledPlace(p);
+  ForEachResult(
+      p, rois, [&](int64_t k, int64_t map, int64_t i, int64_t j, int64_t c) {
+        const float* box = &rois.boxes[4 * k];
+        for (int side = 0; side < 4; ++side) {
+          if (!std::isfinite(box[side])) map = -1;
+        }
+        double best = 0;
+        int32_t cell = -1;
+        if (map >= 0) {
+          const Range rows = BinRange(
+              MakeBinAxis(box[1], box[3], scale.height, p.pooled_height), i,
+              p.height);
+          const Range columns =
+              BinRange(MakeBinAxis(box[0], box[2], scale.width, p.pooled_width),
+                       j, p.width);
+          for (int64_t y = rows.begin; y < rows.end; ++y) {
+            for (int64_t x = columns.begin; x < columns.end; ++x) {
+              const double value =
+                  Load(p.element, features.data(), from(map, y, x, c));
+              if (cell < 0 || value > best ||
+                  (std::isnan(value) && !std::isnan(best))) {
+                best = value;
+                cell = static_cast<int32_t>(y * p.width + x);
+              }
+            }
+          }
+        }
+        Store(p.element, best, pooled->data(), to(k, i, j, c));
+        (*argmax)[to(k, i, j, c)] = cell;
+      });
+}
+
+// Both linear ops: visit(place in pooled, place in the map or -1).
+template <typename Visit>
+void ForEachEntry(const Problem& p, const Rois& rois,
+                  const std::vector<int32_t>& argmax, const Visit& visit) {
+  const Place in_map = MapPlace(p), in_pooled = PooledPlace(p);
+  ForEachResult(
+      p, rois, [&](int64_t k, int64_t map, int64_t i, int64_t j, int64_t c) {
+        const int64_t place = in_pooled(k, i, j, c), cell = argmax[place];
+        const bool one = map >= 0 && cell >= 0 && cell < p.cells();
+        visit(place, one ? in_map(map, cell / p.width, cell % p.width, c) : -1);
+      });
+}
+
+// --- Comparing
+// --------------------------------------------------------------------
+
+int64_t checks = 0, failures = 0;
+
+// `wanted` is a double of each element; they may be off by `tolerance`.
+void Compare(const std::string& name, Element element, const Bytes& got,
+             const std::vector<double>& wanted,
+             const std::vector<double>* tolerance = nullptr) {
+  ++checks;
+  int64_t differing = 0, first = -1;
+  const auto count = static_cast<int64_t>(wanted.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const double a = Load(element, got.data(), i), b = wanted[i];
+    const bool same =
+        a == b || (std::isnan(a) && std::isnan(b)) ||
+        (tolerance != nullptr && std::fabs(a - b) <= (*tolerance)[i]);
+    if (same) continue;
+    if (differing++ == 0) first = i;
+  }
+  if (differing == 0) return;
+  ++failures;
+  std::printf("%s: %lld of %lld differ; at %lld %g and not %g\n", name.c_str(),
+              static_cast<long long>(differing), static_cast<long long>(count),
+              static_cast<long long>(first), Load(element, got.data(), first),
+              wanted[first]);
+}
+
+std::vector<double> Widened(Element element, const Bytes& bytes) {
+  std::vector<double> values(bytes.size() / ElementBytes(element));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = Load(element, bytes.data(), static_cast<int64_t>(i));
+  }
+  return values;
+}
+
+void CompareCells(const std::string& name, const Bytes& got,
+                  const std::vector<int32_t>& wanted) {
+  ++checks;
+  int64_t differing = 0;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    int32_t cell;
+    std::memcpy(&cell, got.data() + i * sizeof(cell), sizeof(cell));
+    differing += cell != wanted[i];
+  }
+  if (differing == 0) return;
+  ++failures;
+  std::printf("%s: %lld of %zu cells differ\n", name.c_str(),
+              static_cast<long long>(differing), wanted.size());
+}
+
+// --- The calls
+// ---------------------------------------------------------------------
+
+class Trial {
+ public:
+  Trial(const Size& size, Layout layout, Element element, size_t offset,
+        uint64_t seed, Stream stream)
+      : random_(seed), offset_(offset), stream_(stream) {
+    problem_ = {layout,           element,     size.groups,
+                size.images,      size.height, size.width,
+                size.channels,    size.rois,   size.pooled_height,
+                size.pooled_width};
+    scale_ = {size.scale_height, size.scale_width};
+    rois_ = MakeRois(size, &random_);
+    constexpr const char* kElements[] = {"float16", "bfloat16", "float32",
+                                         "float64"};
+    name_ = std::string(size.what) + ", " +
+            (layout == Layout::kNHWC ? "NHWC " : "NCHW ") +
+            kElements[static_cast<int>(element)] +
+            (offset > 0 ? ", unaligned" : "");
+  }
+
+  void Run(const std::vector<Device>& devices) {
+    const Problem& p = problem_;
+    const int64_t rois = p.groups * p.rois;
+    results_ = rois * p.pooled_size();
+    maps_ = p.groups * p.images * p.map_size();
+    const DeviceArray boxes(rois_.boxes.data(), rois_.boxes.size() * 4, 0);
+    const DeviceArray image(rois_.image.data(), rois_.image.size() * 4, 0);
+    const std::vector<int32_t> argmax = RunPool(devices, boxes, image);
+    // Handed to gather and scatter: what no pooling would say, too.
+    std::vector<int32_t> hostile = argmax;
+    const auto cells = static_cast<int32_t>(p.cells());
+    const int32_t wrong[] = {-1,
+                             -7,
+                             cells,
+                             cells + 5,
+                             std::numeric_limits<int32_t>::max(),
+                             std::numeric_limits<int32_t>::min()};
+    for (int32_t& cell : hostile) {
+      if (random_.Below(8) == 0) cell = wrong[random_.Below(6)];
+    }
+    const DeviceArray at(hostile.data(), hostile.size() * 4, 0);
+    RunGather(devices, image, at, hostile);
+    RunScatter(devices, image, at, hostile, /*integers=*/true);
+    RunScatter(devices, image, at, hostile, /*integers=*/false);
+  }
+
+ private:
+  DeviceArray Array(const Bytes& bytes) const {
+    return DeviceArray(bytes.data(), bytes.size(), offset_);
+  }
+  size_t SizeOf(int64_t count) const {
+    return static_cast<size_t>(count * ElementBytes(problem_.element));
+  }
+  std::string Name(const char* op, size_t device) const {
+    return name_ + ", " + op + ", cut " + std::to_string(device);
+  }
+
+  std::vector<int32_t> RunPool(const std::vector<Device>& devices,
+                               const DeviceArray& boxes,
+                               const DeviceArray& image) {
+    const Bytes features =
+        ToElements(problem_.element, Features(maps_, &random_));
+    Bytes wanted(SizeOf(results_));
+    std::vector<int32_t> cells(results_);
+    PoolPlainly(problem_, scale_, features, rois_, &wanted, &cells);
+    if (results_ == 0) return cells;  // handlers launch nothing
+    const std::vector<double> values = Widened(problem_.element, wanted);
+    const DeviceArray map = Array(features);
+    for (size_t d = 0; d < devices.size(); ++d) {
+      for (const bool with_argmax : {false, true}) {
+        const DeviceArray pooled(wanted.size(), offset_);
+        const DeviceArray argmax(cells.size() * 4, 0);
+        cuda::PoolCall call{};
+        call.problem = problem_;
+        call.scale = scale_;
+        call.features = map.data();
+        call.boxes = boxes.as<float>();
+        call.image = image.as<int32_t>();
+        call.pooled = pooled.data();
+        if (with_argmax) call.argmax = argmax.as<int32_t>();
+        NextOrder();
+        Demand(cuda::Pool(call, devices[d], stream_), "Pool");
+        Demand(Wait(stream_), "Pool");
+        const char* op = with_argmax ? "pool with argmax" : "pool";
+        Compare(Name(op, d), problem_.element, pooled.Read(), values);
+        if (with_argmax) CompareCells(Name(op, d), argmax.Read(), cells);
+      }
+    }
+    return cells;
+  }
+
+  void RunGather(const std::vector<Device>& devices, const DeviceArray& image,
+                 const DeviceArray& at, const std::vector<int32_t>& argmax) {
+    if (results_ == 0) return;
+    const std::vector<double> tangent = Features(maps_, &random_);
+    std::vector<double> wanted(results_);
+    ForEachEntry(problem_, rois_, argmax, [&](int64_t place, int64_t from) {
+      wanted[place] = from < 0 ? 0 : tangent[from];
+    });
+    const DeviceArray map = Array(ToElements(problem_.element, tangent));
+    const DeviceArray pooled(SizeOf(results_), offset_);
+    NextOrder();
+    const cuda::GatherCall call{problem_, map.data(), image.as<int32_t>(),
+                                at.as<int32_t>(), pooled.data()};
+    Demand(cuda::Gather(call, devices[0], stream_), "Gather");
+    Demand(Wait(stream_), "Gather");
+    Compare(Name("gather", 0), problem_.element, pooled.Read(), wanted);
+  }
+
+  // Sums of integers are exact. Others may be off by what float32 rounds, and
+  // are the same bits in every run that is cut alike: tiles change which
+  // entries are added up together.
+  void RunScatter(const std::vector<Device>& devices, const DeviceArray& image,
+                  const DeviceArray& at, const std::vector<int32_t>& argmax,
+                  bool integers) {
+    if (maps_ == 0) return;
+    const Element element = problem_.element;
+    std::vector<double> cotangent(results_);
+    for (double& value : cotangent) {
+      value = integers
+                  ? static_cast<double>(random_.Below(9)) - 4
+                  : (random_.Unit() - 0.5) * std::pow(10, random_.Below(7) - 3);
+    }
+    const Bytes bytes = ToElements(element, cotangent);
+    std::vector<double> wanted(maps_), tolerance(maps_);
+    ForEachEntry(problem_, rois_, argmax, [&](int64_t place, int64_t to) {
+      if (to < 0) return;
+      const double value = Load(element, bytes.data(), place);
+      wanted[to] += value;
+      tolerance[to] += std::fabs(value);
+    });
+    const bool half = ElementBytes(element) == 2;
+    const double unit = element == Element::kFloat64 ? 0x1p-52 : 0x1p-23;
+    for (int64_t i = 0; i < maps_; ++i) {
+      tolerance[i] *= unit * 64;
+      if (half) tolerance[i] += std::fabs(wanted[i]) * 0x1p-8 + 0x1p-24;
+    }
+    if (integers) wanted = Widened(element, ToElements(element, wanted));
+
+    const DeviceArray pooled = Array(bytes);
+    for (size_t d = 0; d < devices.size(); ++d) {
+      const Bytes got = Scattered(devices[d], pooled, image, at);
+      const char* op = integers ? "scatter of integers" : "scatter";
+      Compare(Name(op, d), element, got, wanted,
+              integers ? nullptr : &tolerance);
+      if (integers) continue;
+      ++checks;
+      if (got != Scattered(devices[d], pooled, image, at)) {
+        ++failures;
+        std::printf("%s: other bits the second time\n", Name(op, d).c_str());
+      }
+    }
+  }
+
+  Bytes Scattered(const Device& device, const DeviceArray& pooled,
+                  const DeviceArray& image, const DeviceArray& at) const {
+    const DeviceArray map(SizeOf(maps_), offset_);
+    const DeviceArray bounds(2 * rois_.image.size() * 4, 0);
+    NextOrder();
+    const cuda::ScatterCall call{
+        problem_,         pooled.data(), image.as<int32_t>(),
+        at.as<int32_t>(), map.data(),    bounds.as<int32_t>()};
+    Demand(cuda::Scatter(call, device, stream_), "Scatter");
+    Demand(Wait(stream_), "Scatter");
+    return map.Read();
+  }
+
+  Random random_;
+  const size_t offset_;
+  const Stream stream_;
+  Problem problem_;
+  Scale scale_;
+  Rois rois_;
+  std::string name_;
+  int64_t results_ = 0, maps_ = 0;
+};
+
+int Main(int part, int parts) {
+  const std::vector<Device> devices = Devices();
+  Stream stream;
+  Demand(MakeStream(&stream), "a stream");
+  for (size_t i = part; i < std::size(kSizes); i += parts) {
+    const Size& size = kSizes[i];
+    uint64_t seed = 100 * i;
+    for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
+      for (const Element element : {Element::kFloat16, Element::kBFloat16,
+                                    Element::kFloat32, Element::kFloat64}) {
+        // Where vectors would be moved at once, also so that they cannot be.
+        const bool vectors = layout == Layout::kNHWC &&
+                             size.channels % 4 == 0 && size.groups > 1;
+        for (const int64_t offset : {int64_t{0}, ElementBytes(element)}) {
+          if (offset > 0 && !vectors) continue;
+          Trial(size, layout, element, static_cast<size_t>(offset), seed++,
+                stream)
+              .Run(devices);
+        }
+      }
+    }
+  }
+  Demand(Finish(stream), "the end");
+  std::printf("%lld checks on %s, %lld of them failed\n",
+              static_cast<long long>(checks), DeviceName().c_str(),
+              static_cast<long long>(failures));
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace jax_roipool::driver
+
+int main(int count, char** arguments) {
+  const int parts = count == 3 ? std::atoi(arguments[2]) : 1;
+  const int part = count == 3 ? std::atoi(arguments[1]) : 0;
+  return parts > part && part >= 0 ? jax_roipool::driver::Main(part, parts) : 2;
+}
