@@ -70,7 +70,7 @@ def line_up(load: Workload, settings: Settings) -> Lineup:
             )
             for layout in settings.layouts
             for mode in settings.modes
-            for given, form, says in _forms(load, inputs)
+            for given, form, says in forms(load, inputs)
         ]
         if settings.limit_library and (bits + "forward", "fresh") not in lineup.limits:
             limit.register(settings.limit_library)
@@ -88,7 +88,7 @@ def line_up(load: Workload, settings: Settings) -> Lineup:
     return lineup
 
 
-def _forms(load: Workload, inputs: list[Inputs]) -> list[tuple[list[Inputs], str, str]]:
+def forms(load: Workload, inputs: list[Inputs]) -> list[tuple[list[Inputs], str, str]]:
     """Calls of ours to be compared: inputs, form, and what the row says."""
     if load.forms == "padded":
         half = [x.once("half", x.half_valid) for x in inputs]

@@ -35,7 +35,10 @@ def huge_pages() -> str:
 def versions() -> dict[str, str]:
     """Of the packages that are measured, where they are installed."""
     installed = {}
-    for name in ("jax", "jaxlib", "onnxruntime", "openvino", "torchvision"):
+    for name in (
+        *("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin"),
+        *("onnxruntime", "openvino", "torch", "torchvision"),
+    ):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
     return installed

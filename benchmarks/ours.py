@@ -1,5 +1,6 @@
 """This package as a contestant."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,28 +24,56 @@ def features(inputs: Inputs, layout: str) -> jax.Array:
     )
 
 
-def contestant(
-    name: str,
-    inputs: Sequence[Inputs],
-    layout: str,
-    mode: str,
-    limit: str,
-    form: str = "flat",
-) -> Contestant:
-    """One of `MODES` in one layout.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One of `MODES` in one layout, and what to call it with.
+
+    Attributes:
+      mode: What it does; "backward" is the VJP alone, given the argmax.
+      layout: "NHWC" or "NCHW".
+      run: The jitted function.
+      operands: Its arguments on the device, for each input.
+    """
+
+    mode: str
+    layout: str
+    run: Any
+    operands: list[tuple[Any, ...]]
+
+    def named(self, result: Any) -> dict[str, np.ndarray]:
+        """A result as `Inputs.check` takes it."""
+        arrays = (result,) if self.mode == FORWARD else result
+        got = {}
+        for name, array in zip(_RESULTS[self.mode], arrays, strict=True):
+            array = np.asarray(array)
+            array = array.reshape(-1, *array.shape[-3:])  # [N, R, ...] as [K, ...]
+            got[name] = np.moveaxis(array, 1, -1) if self.layout == "NCHW" else array
+        return got
+
+
+_RESULTS = {
+    FORWARD: ("pooled",),
+    ARGMAX: ("pooled", "argmax"),
+    BACKWARD: ("gradient",),
+    BOTH: ("pooled", "gradient"),
+}
+
+
+def program(
+    inputs: Sequence[Inputs], layout: str, mode: str, form: str = "flat"
+) -> Program:
+    """Makes a program and puts its operands on the device.
 
     Args:
-      name: Of the contestant.
-      inputs: To rotate.
+      inputs: What to call it with.
       layout: "NHWC" or "NCHW".
-      mode: What is timed; "backward" is the VJP alone, given the argmax.
-      limit: See `Contestant`.
+      mode: One of `MODES`.
       form: "flat" gives RoIs as [K, 5], "batch" as [N, R, 4], and "vmap" as
         [R, 4] to the form for one image, under `jax.vmap`.
     """
     load = inputs[0].load
     valid = [None if x.valid.all() else jnp.array(x.valid) for x in inputs]
-    operands = [
+    operands: list[tuple[Any, ...]] = [
         (features(x, layout), _rois(x, form), v)
         for x, v in zip(inputs, valid, strict=True)
     ]
@@ -65,44 +94,52 @@ def contestant(
         return pooled, *backward(cotangent)
 
     if mode in (BACKWARD, BOTH):
-        pooled = jax.eval_shape(pool, *operands[0])
-        cotangent = _cotangent(inputs[0], layout, pooled.shape)
+        shape = jax.eval_shape(pool, *operands[0]).shape
     if mode == BACKWARD:
-        # One input is enough: the time is that of reading and writing.
-        calls = [(jax.jit(vjp)(*operands[0])[1], cotangent)]
+        forward = jax.jit(vjp)
+        operands = [
+            (forward(*given)[1], _cotangent(x, layout, shape))
+            for x, given in zip(inputs, operands, strict=True)
+        ]
         run = jax.jit(lambda backward, cotangent: backward(cotangent))
     elif mode == BOTH:
-        calls = [(*given, cotangent) for given in operands]
+        cotangent = _cotangent(inputs[0], layout, shape)
+        operands = [(*given, cotangent) for given in operands]
         run = jax.jit(both)
     else:
-        calls = list(operands)
         run = jax.jit(pool if mode == FORWARD else with_argmax)
-    jax.block_until_ready(calls)
-    compiled = run.lower(*calls[0]).compile()
+    jax.block_until_ready(operands)
+    return Program(mode, layout, run, operands)
 
-    names = {
-        FORWARD: ("pooled",),
-        ARGMAX: ("pooled", "argmax"),
-        BACKWARD: ("gradient",),
-        BOTH: ("pooled", "gradient"),
-    }[mode]
 
-    def check(result: Any) -> str:
-        arrays = (result,) if mode == FORWARD else result
-        got = {}
-        for name, array in zip(names, arrays, strict=True):
-            array = np.asarray(array)
-            array = array.reshape(-1, *array.shape[-3:])  # [N, R, ...] as [K, ...]
-            got[name] = np.moveaxis(array, 1, -1) if layout == "NCHW" else array
-        return inputs[0].check(got)
+def contestant(
+    name: str,
+    inputs: Sequence[Inputs],
+    layout: str,
+    mode: str,
+    limit: str,
+    form: str = "flat",
+) -> Contestant:
+    """A program as a contestant.
 
+    Args:
+      name: Of the contestant.
+      inputs: To rotate. One is enough for "backward": the time is that of
+        reading and writing.
+      layout: See `program`.
+      mode: See `program`.
+      limit: See `Contestant`.
+      form: See `program`.
+    """
+    made = program(inputs[:1] if mode == BACKWARD else inputs, layout, mode, form)
+    compiled = made.run.lower(*made.operands[0]).compile()
     return Contestant(
         name,
         [
             lambda given=given: jax.block_until_ready(compiled(*given))
-            for given in calls
+            for given in made.operands
         ],
-        check,
+        lambda result: inputs[0].check(made.named(result)),
         limit,
     )
 
