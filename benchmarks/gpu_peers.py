@@ -176,7 +176,8 @@ def torch_profiler() -> Any:
     from torch.profiler import ProfilerActivity, profile
 
     def record(run: Callable[[], None]) -> list[gpu_trace.Event]:
-        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        both = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+        with profile(activities=both) as profiled:
             run()
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "trace.json")
