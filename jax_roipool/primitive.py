@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, xla
 from jax.sharding import PartitionSpec
@@ -48,6 +49,11 @@ def on_device(primitive: Primitive) -> Primitive:
     twin = _primitive(f"{primitive.name}_on_device", _SHAPES[primitive.name])
     twin.multiple_results = primitive.multiple_results
     return twin
+
+
+def named(argmax: jax.Array) -> jax.Array:
+    """The argmax that derivatives keep, by a name that remat policies know."""
+    return checkpoint_name(argmax, "roi_pool_argmax")
 
 
 # --- Shapes, shardings -----------------------------------------------------
@@ -166,7 +172,7 @@ def _roi_pool_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
         return pooled, ad.Zero(jax.typeof(pooled).to_tangent_aval())
     pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
     return pooled, roi_gather_p.bind(
-        tangent, primals[2], argmax, layout=params["layout"]
+        tangent, primals[2], named(argmax), layout=params["layout"]
     )
 
 
@@ -185,6 +191,7 @@ def _roi_pool_argmax_shape(*args: Any, **params: Any) -> tuple[Any, Any]:
 
 def _roi_pool_argmax_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
+    argmax = named(argmax)
     no_tangent = ad.Zero(jax.typeof(argmax).to_tangent_aval())
     if type(tangents[0]) is ad.Zero:
         tangent = ad.Zero(jax.typeof(pooled).to_tangent_aval())
