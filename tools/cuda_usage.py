@@ -116,9 +116,7 @@ def build_folder() -> pathlib.Path:
     """Where pip builds for this Python (`build-dir` in pyproject.toml)."""
     python = "cp{}{}".format(*sys.version_info)
     root = pathlib.Path(__file__).parents[1] / "build"
-    return next(
-        iter(root.glob(f"{python}-{python}{sys.abiflags}-*")), root / python
-    )
+    return next(iter(root.glob(f"{python}-{python}{sys.abiflags}-*")), root / python)
 
 
 def report(folder: pathlib.Path) -> int:

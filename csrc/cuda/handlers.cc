@@ -1,11 +1,10 @@
 // Placeholder that the build is proven with.
 
-#include "xla/ffi/api/ffi.h"
-
 #include <cuda_runtime_api.h>
 
 #include "cuda/kernels.h"
 #include "problem.h"
+#include "xla/ffi/api/ffi.h"
 
 namespace jax_roipool::cuda {
 

@@ -1,8 +1,7 @@
 // Placeholder that the build is proven with.
 
-#include <pybind11/pybind11.h>
-
 #include <cuda_runtime_api.h>
+#include <pybind11/pybind11.h>
 
 #include "xla/ffi/api/ffi.h"
 
