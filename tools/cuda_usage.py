@@ -146,7 +146,7 @@ def report(folder: pathlib.Path) -> int:
     spilling = [usage for usage in usages if usage.spills]
     by_architecture = sorted({_number(usage) for usage in usages})
     print(
-        f"{len(names)} kernels on sm_{', sm_'.join(map(str, by_architecture))}; "
+        f"kernels: {len(names)}, on sm_{', sm_'.join(map(str, by_architecture))}; "
         f"at most {max(usage.registers for usage in usages)} registers"
     )
     for usage in spilling:
