@@ -1,7 +1,6 @@
 // Where a coordinate becomes a pixel: the only place that knows Caffe's rule.
 //
-// Host and device code, no other include than <cstdint>, so that every backend
-// pools the same bins. The Python twin is `bin_bounds` in
+// Host and device code, so that every backend pools the same bins. The Python twin is `bin_bounds` in
 // jax_roipool/reference.py; tests/test_geometry.py holds the two together.
 //
 // All arithmetic is float32 and each operation rounds on its own: a fused
@@ -13,11 +12,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define JAX_ROIPOOL_HOST_DEVICE __host__ __device__
-#else
-#define JAX_ROIPOOL_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace jax_roipool {
 
@@ -88,15 +83,17 @@ JAX_ROIPOOL_HOST_DEVICE inline Range BinRange(const BinAxis& axis, int64_t bin,
                                               int64_t extent) {
   const float low = Product(static_cast<float>(bin), axis.bin_size);
   const float high = Product(static_cast<float>(bin + 1), axis.bin_size);
-  // Neither is negative: conversion to an integer is floor.
-  int64_t begin = static_cast<int64_t>(low);
-  int64_t end = static_cast<int64_t>(high);
-  end += static_cast<int64_t>(static_cast<float>(end) < high);
+  // Neither is negative: conversion to an integer is floor. Both are below
+  // 2^26, since a RoI is at most 2^25 + 1 cells long.
+  int32_t begin = static_cast<int32_t>(low);
+  int32_t end = static_cast<int32_t>(high);
+  end += static_cast<int32_t>(static_cast<float>(end) < high);
   begin += axis.first;
   end += axis.first;
-  begin = begin < 0 ? 0 : (begin > extent ? extent : begin);
-  end = end < 0 ? 0 : (end > extent ? extent : end);
-  return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+  const int32_t limit = static_cast<int32_t>(extent);
+  begin = begin < 0 ? 0 : (begin > limit ? limit : begin);
+  end = end < 0 ? 0 : (end > limit ? limit : end);
+  return {begin, end};
 }
 
 }  // namespace jax_roipool

@@ -11,23 +11,25 @@
 #include <cstdint>
 #include <cstring>
 
+#include "host_device.h"
+
 namespace jax_roipool {
 namespace {
 
-inline float BitsToFloat(uint32_t bits) {
+JAX_ROIPOOL_HOST_DEVICE inline float BitsToFloat(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-inline uint32_t FloatToBits(float value) {
+JAX_ROIPOOL_HOST_DEVICE inline uint32_t FloatToBits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
 
 // `condition ? a : b` by masks, of which compilers make no branch.
-inline uint32_t Select(bool condition, uint32_t a, uint32_t b) {
+JAX_ROIPOOL_HOST_DEVICE inline uint32_t Select(bool condition, uint32_t a, uint32_t b) {
   const uint32_t mask = 0u - static_cast<uint32_t>(condition);
   return (a & mask) | (b & ~mask);
 }
@@ -35,11 +37,11 @@ inline uint32_t Select(bool condition, uint32_t a, uint32_t b) {
 struct BFloat16 {
   static constexpr uint16_t kInfinity = 0x7f80;
 
-  static inline float Widen(uint16_t bits) {
+  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
     return BitsToFloat(static_cast<uint32_t>(bits) << 16);
   }
 
-  static inline uint16_t Round(float value) {
+  JAX_ROIPOOL_HOST_DEVICE static inline uint16_t Round(float value) {
     const uint32_t bits = FloatToBits(value);
     const uint32_t nan = (bits >> 16) | 0x0040u;  // stays one
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -51,7 +53,7 @@ struct BFloat16 {
 struct Float16 {
   static constexpr uint16_t kInfinity = 0x7c00;
 
-  static inline float Widen(uint16_t bits) {
+  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
     const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
     // Rebias the exponent by a product, which normalises subnormals too.
@@ -61,7 +63,7 @@ struct Float16 {
                        Select(finite, rebiased, 0x70000000u | magnitude));
   }
 
-  static inline uint16_t Round(float value) {
+  JAX_ROIPOOL_HOST_DEVICE static inline uint16_t Round(float value) {
     const uint32_t bits = FloatToBits(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;

@@ -20,6 +20,8 @@
 #include <string>
 #include <string_view>
 
+#include "host_device.h"
+
 namespace jax_roipool {
 
 enum class Layout { kNHWC, kNCHW };
@@ -32,6 +34,10 @@ constexpr int64_t ElementBytes(Element element) {
   return element == Element::kFloat64   ? 8
          : element == Element::kFloat32 ? 4
                                         : 2;
+}
+
+JAX_ROIPOOL_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
 }
 
 struct Shape {
@@ -53,10 +59,10 @@ struct Problem {
   int64_t rois;  // per group
   int64_t pooled_height, pooled_width;
 
-  int64_t cells() const { return height * width; }
-  int64_t bins() const { return pooled_height * pooled_width; }
-  int64_t map_size() const { return cells() * channels; }
-  int64_t pooled_size() const { return bins() * channels; }
+  JAX_ROIPOOL_HOST_DEVICE int64_t cells() const { return height * width; }
+  JAX_ROIPOOL_HOST_DEVICE int64_t bins() const { return pooled_height * pooled_width; }
+  JAX_ROIPOOL_HOST_DEVICE int64_t map_size() const { return cells() * channels; }
+  JAX_ROIPOOL_HOST_DEVICE int64_t pooled_size() const { return bins() * channels; }
 };
 
 // Reads a layout's name; false for a name that is none.

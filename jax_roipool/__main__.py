@@ -36,7 +36,12 @@ def _report() -> None:
             f"{', '.join(lowering.supported_cpu_targets()[:-1])}; choose with "
             "JAX_ROIPOOL_CPU_TARGET"
         )
-    print("  others  plain JAX: no kernels for cuda, rocm or tpu in this version")
+    if lowering.cuda_problem():
+        print(f"  cuda    plain JAX: {lowering.cuda_problem()}")
+    else:
+        forced = lowering.cuda_target() == lowering.PORTABLE
+        print(f"  cuda    {'plain JAX, forced' if forced else lowering.cuda_build()}")
+    print("  others  plain JAX: no kernels for rocm or tpu in this version")
     print(f"  in use  {jax.default_backend()}, {jax.device_count()} device(s)")
 
 
@@ -108,7 +113,9 @@ def _equal(x: jax.Array, y: jax.Array) -> bool:
 def main() -> int:
     """Prints the report and the self-check's outcome; 1 where they differ."""
     _report()
-    if jax.default_backend() != "cpu" or lowering.cpu_target() == lowering.PORTABLE:
+    target = {"cpu": lowering.cpu_target, "gpu": lowering.cuda_target}
+    used = target.get(jax.default_backend(), lambda: lowering.PORTABLE)()
+    if used == lowering.PORTABLE:
         print("self-check: nothing to compare, plain JAX is what runs here")
         return 0
     print("self-check: compiled kernels against plain JAX")

@@ -1,14 +1,17 @@
 """Which code runs where: the only file that knows platforms.
 
-On CPU the primitives become calls of the compiled kernels, XLA custom-call
-targets named `jax_roipool_<op>`. On every other platform, and where the kernels
-cannot be used, they become the plain JAX of `reference.py`.
+On CPU, and on CUDA where that module is built, the primitives become calls of
+the compiled kernels, XLA custom-call targets named `jax_roipool_<op>`. On every
+other platform, and where the kernels cannot be used, they become the plain JAX of
+`reference.py`.
 
-The kernels are compiled for several instruction sets and the best one that the
-CPU has is taken. The environment variable `JAX_ROIPOOL_CPU_TARGET` forces one
-("baseline", "avx2", "avx512"), or the plain-JAX lowering ("portable").
+The CPU kernels are compiled for several instruction sets and the best one that
+the CPU has is taken. The environment variable `JAX_ROIPOOL_CPU_TARGET` forces one
+("baseline", "avx2", "avx512"), or the plain-JAX lowering ("portable"), as
+`JAX_ROIPOOL_CUDA_TARGET` does on CUDA ("kernels", "portable").
 """
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -25,10 +28,13 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_roipool import primitive, reference
+from jax._src import dispatch  # see below: prim_requires_devices_during_lowering
+from jax_roipool import partitioning, primitive, reference
 
 PORTABLE = "portable"
+KERNELS = "kernels"
 _CPU_TARGET_VARIABLE = "JAX_ROIPOOL_CPU_TARGET"
+_CUDA_TARGET_VARIABLE = "JAX_ROIPOOL_CUDA_TARGET"
 
 _OPS = {
     "roi_pool": primitive.roi_pool_p,
@@ -36,6 +42,7 @@ _OPS = {
     "roi_gather": primitive.roi_gather_p,
     "roi_scatter": primitive.roi_scatter_p,
 }
+_ON_DEVICE = {op: primitive.on_device(bound) for op, bound in _OPS.items()}
 
 
 def primitives() -> dict[str, Primitive]:
@@ -93,14 +100,20 @@ def jaxlib_ffi_version() -> tuple[int, int] | None:
     return int(found[0][1]), int(found[1][1])
 
 
-def _load_cpu_module() -> tuple[Any, str]:
-    """The module with the CPU kernels, or None and why it cannot be used."""
-    if importlib.util.find_spec("jax_roipool._cpu") is None:
-        return None, "this installation of jax_roipool has no CPU kernels"
+def _built(name: str) -> bool:
+    """Whether this installation has that module of kernels."""
+    return importlib.util.find_spec(f"jax_roipool.{name}") is not None
+
+
+def _load_module(name: str, platform: str) -> tuple[Any, str]:
+    """A module with kernels, or None and why it cannot be used."""
+    kernels = f"the {platform} kernels"
+    if not _built(name):
+        return None, f"this installation of jax_roipool has no {platform} kernels"
     try:
-        module = importlib.import_module("jax_roipool._cpu")
+        module = importlib.import_module(f"jax_roipool.{name}")
     except ImportError as error:
-        return None, f"the CPU kernels do not load: {error}"
+        return None, f"{kernels} do not load: {error}"
     # A library that is newer than jaxlib's FFI is refused only when the backend
     # starts, and then the backend is what fails. So it is not registered.
     compiled, running = module.FFI_API_VERSION, jaxlib_ffi_version()
@@ -112,21 +125,26 @@ def _load_cpu_module() -> tuple[Any, str]:
     if compiled[0] != running[0] or compiled[1] > running[1]:
         jaxlib = importlib.metadata.version("jaxlib")
         return None, (
-            f"the CPU kernels were compiled for XLA FFI {compiled[0]}.{compiled[1]} "
+            f"{kernels} were compiled for XLA FFI {compiled[0]}.{compiled[1]} "
             f"and the installed jaxlib {jaxlib} speaks {running[0]}.{running[1]}; "
             "upgrade jaxlib, or reinstall jax_roipool from a build against this "
             "jaxlib"
         )
-    for name, capsule in module.ffi_targets().items():
-        jax.ffi.register_ffi_target(name, capsule, platform="cpu")
     return module, ""
+
+
+def _register_targets(module: Any, platform: str) -> None:
+    for name, capsule in module.ffi_targets().items():
+        jax.ffi.register_ffi_target(name, capsule, platform=platform)
 
 
 class _Cpu:
     """The CPU kernels and the instruction set in use."""
 
     def __init__(self) -> None:
-        self.module, self.problem = _load_cpu_module()
+        self.module, self.problem = _load_module("_cpu", "CPU")
+        if self.module is not None:
+            _register_targets(self.module, "cpu")
         self.target = PORTABLE if self.module is None else self.module.target()
 
     def supported(self) -> tuple[str, ...]:
@@ -150,7 +168,77 @@ class _Cpu:
             jax.clear_caches()
 
 
+class _Cuda:
+    """The CUDA kernels, which are loaded when something asks for them."""
+
+    def __init__(self) -> None:
+        self.module: Any = None  # once `problem` is known to be none
+        self.target = KERNELS
+        self._warned = False
+
+    @functools.cached_property
+    def problem(self) -> str:
+        """Why the kernels cannot be used; empty where they can."""
+        module, problem = _load_module("_cuda", "CUDA")
+        if problem:
+            return problem
+        # A machine without a driver can still lower programs for another.
+        driver, toolkit = module.driver_version(), module.CUDA_VERSION
+        if driver and driver // 1000 < toolkit // 1000:
+            return (
+                f"the CUDA kernels were compiled with CUDA {_cuda_version(toolkit)} "
+                f"and the installed driver supports {_cuda_version(driver)}; "
+                f"upgrade the driver{_DRIVERS.get(toolkit // 1000, '')}"
+            )
+        _register_targets(module, "CUDA")
+        self.module = module
+        return ""
+
+    def usable(self) -> bool:
+        if self.target == PORTABLE:
+            return False
+        self.warn()
+        return not self.problem
+
+    def warn(self) -> None:
+        """Says once why kernels that are built are not used."""
+        if self.problem and not self._warned and _built("_cuda"):
+            self._warned = True
+            warnings.warn(
+                "jax_roipool uses its slower plain-JAX lowering on CUDA: "
+                f"{self.problem}",
+                stacklevel=2,
+            )
+
+    def use(self, target: str) -> None:
+        available = (PORTABLE,) if self.problem else (KERNELS, PORTABLE)
+        if target not in available:
+            raise ValueError(
+                f"CUDA target {target!r} is not available here "
+                f"({self.problem or 'there is no such target'}); available: "
+                f"{', '.join(available)}"
+            )
+        if target != self.target:
+            self.target = target
+            jax.clear_caches()
+
+
+# The first drivers of a CUDA version.
+_DRIVERS = {12: " to 525 or newer", 13: " to 580 or newer"}
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _jax_has_cuda() -> bool:
+    """Whether jax's plugin for CUDA is installed, found without starting it."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return any(plugin.name.startswith("xla_cuda") for plugin in plugins)
+
+
 _cpu = _Cpu()
+_cuda = _Cuda()
 
 
 def cpu_target() -> str:
@@ -189,6 +277,40 @@ def set_cpu_target(target: str) -> None:
     _cpu.use(target)
 
 
+def cuda_problem() -> str:
+    """Why the CUDA kernels cannot be used; empty where they can."""
+    return _cuda.problem
+
+
+def cuda_target() -> str:
+    """What programs for CUDA call: "kernels", or "portable" for plain JAX."""
+    return PORTABLE if _cuda.problem else _cuda.target
+
+
+def cuda_build() -> str:
+    """What the CUDA kernels were compiled for, and the driver that is here."""
+    if cuda_problem():
+        return ""
+    driver = _cuda.module.driver_version()
+    return (
+        f"kernels, CUDA {_cuda_version(_cuda.module.CUDA_VERSION)} for "
+        f"{_cuda.module.ARCHITECTURES}; "
+        f"{f'driver for CUDA {_cuda_version(driver)}' if driver else 'no driver here'}"
+    )
+
+
+def set_cuda_target(target: str) -> None:
+    """Uses the CUDA kernels, or plain JAX, from now on; as `set_cpu_target`.
+
+    Args:
+      target: "kernels" or "portable".
+
+    Raises:
+      ValueError: This installation has no kernels for CUDA that can be used.
+    """
+    _cuda.use(target)
+
+
 # --- Lowering --------------------------------------------------------------
 
 
@@ -206,16 +328,14 @@ def _attributes(params: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _portable(op: str) -> Callable[..., Any]:
-    """The lowering of an op to its plain JAX.
+def _lower_bare(function: Callable[..., Any], multiple_results: bool) -> Any:
+    """The lowering to what `function` does, traced on bare shapes.
 
-    That code is traced on bare shapes. The primitive has said how its result is
-    sharded and over which manual axes it varies; operations inside, which see
-    one array replicated and another sharded, would refuse or need casts.
+    The primitive has said how its result is sharded and over which manual axes it
+    varies; operations inside, which see one array replicated and another sharded,
+    would refuse or need casts.
     """
-    lower = mlir.lower_fun(
-        getattr(reference, op), multiple_results=_OPS[op].multiple_results
-    )
+    lower = mlir.lower_fun(function, multiple_results=multiple_results)
 
     def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
         bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
@@ -225,32 +345,101 @@ def _portable(op: str) -> Callable[..., Any]:
     return rule
 
 
-def _register(op: str) -> None:
-    bound = _OPS[op]
-    portable = _portable(op)
-    kernel: Callable[..., Any] = jax.ffi.ffi_lowering(_target_name(op))
+def _portable(op: str) -> Callable[..., Any]:
+    """The lowering of an op to its plain JAX."""
+    rule: Callable[..., Any] = _lower_bare(
+        getattr(reference, op), _OPS[op].multiple_results
+    )
+    return rule
+
+
+def cpu_kernel(op: str) -> Callable[..., Any]:
+    """The lowering of an op to a call of its CPU kernel."""
+    call: Callable[..., Any] = jax.ffi.ffi_lowering(_target_name(op))
+
+    def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
+        return call(ctx, *operands, **_attributes(params))
+
+    return rule
+
+
+def cuda_kernel(op: str, target_name: str | None = None) -> Callable[..., Any]:
+    """The lowering of an op to a call of its CUDA kernel.
+
+    That allocates nothing, which a CUDA graph would not forgive: scatter's
+    workspace, two numbers for each RoI, is one more result of the call.
+    """
+    call: Callable[..., Any] = jax.ffi.ffi_lowering(target_name or _target_name(op))
+
+    def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
+        results = list(ctx.avals_out)
+        if op == "roi_scatter":
+            _, image, _ = ctx.avals_in
+            results.append(jax.core.ShapedArray((*image.shape, 2), np.int32))
+        called = call(
+            ctx.replace(avals_out=results), *operands, **_attributes(params)
+        )
+        return list(called)[: len(ctx.avals_out)]
+
+    return rule
+
+
+def _over_devices(op: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """`local`, and for a program of several devices a call that can be sharded."""
+
+    def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
+        if not partitioning.can_partition(ctx.module_context.axis_context):
+            return local(ctx, *operands, **params)
+        maps, image = ctx.avals_in[0], ctx.avals_in[2 if "pool" in op else 1]
+        groups = params.get("group_ndim", maps.ndim - 4)
+        function = partitioning.partitioned(
+            op, _ON_DEVICE[op], groups, image.ndim - groups, **params
+        )
+        return _lower_bare(function, _OPS[op].multiple_results)(ctx, *operands)
+
+    return rule
+
+
+def register(op: str) -> None:
+    """Gives an op's primitive its lowerings, for every platform."""
+    portable, cpu, cuda = _portable(op), cpu_kernel(op), cuda_kernel(op)
 
     def lower_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
-        if _cpu.target == PORTABLE:
-            return portable(ctx, *operands, **params)
-        return kernel(ctx, *operands, **_attributes(params))
+        rule = portable if _cpu.target == PORTABLE else cpu
+        return rule(ctx, *operands, **params)
 
-    mlir.register_lowering(bound, portable)
-    mlir.register_lowering(bound, lower_cpu, platform="cpu")
+    def lower_cuda(ctx: Any, *operands: Any, **params: Any) -> Any:
+        rule = cuda if _cuda.usable() else portable
+        return rule(ctx, *operands, **params)
 
+    rules = {None: portable, "cpu": lower_cpu}
+    if _built("_cuda"):
+        rules["cuda"] = lower_cuda
+    for platform, rule in rules.items():
+        mlir.register_lowering(_ON_DEVICE[op], rule, platform=platform)
+        mlir.register_lowering(_OPS[op], _over_devices(op, rule), platform=platform)
+
+
+# JAX tells a lowering which devices it is for, and custom_partitioning needs to
+# know, only if the primitive is in this set; there is no public name for it.
+dispatch.prim_requires_devices_during_lowering.update(_OPS.values())
 
 for _op in _OPS:
-    _register(_op)
+    register(_op)
 
 if _cpu.problem:
     warnings.warn(
         f"jax_roipool uses its slower plain-JAX lowering on CPU: {_cpu.problem}",
         stacklevel=2,
     )
-if _CPU_TARGET_VARIABLE in os.environ:
-    try:
-        _cpu.use(os.environ[_CPU_TARGET_VARIABLE])
-    except ValueError as error:
-        raise ValueError(
-            f"environment variable {_CPU_TARGET_VARIABLE}: {error}"
-        ) from None
+if _built("_cuda") and _jax_has_cuda():
+    _cuda.warn()  # loads them: an exported program may be what calls them first
+for _variable, _platform in (
+    (_CPU_TARGET_VARIABLE, _cpu),
+    (_CUDA_TARGET_VARIABLE, _cuda),
+):
+    if _variable in os.environ:
+        try:
+            _platform.use(os.environ[_variable])
+        except ValueError as error:
+            raise ValueError(f"environment variable {_variable}: {error}") from None

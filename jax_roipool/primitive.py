@@ -27,13 +27,27 @@ from jax.interpreters import ad, batching, xla
 from jax.sharding import PartitionSpec
 
 
+_SHAPES: dict[str, Callable[..., Any]] = {}
+
+
 def _primitive(name: str, abstract_eval: Callable[..., Any]) -> Primitive:
     primitive = Primitive(name)
+    _SHAPES[name] = abstract_eval
     primitive.def_impl(
         lambda *args, **params: xla.apply_primitive(primitive, *args, **params)
     )
     primitive.def_abstract_eval(abstract_eval)
     return primitive
+
+
+def on_device(primitive: Primitive) -> Primitive:
+    """The same op within one device: no transformation sees it.
+
+    What the compiler calls on each shard of sharded arrays (partitioning.py).
+    """
+    twin = _primitive(f"{primitive.name}_on_device", _SHAPES[primitive.name])
+    twin.multiple_results = primitive.multiple_results
+    return twin
 
 
 # --- Shapes, shardings -----------------------------------------------------

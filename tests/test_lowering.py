@@ -16,7 +16,7 @@ def step(x):
     return jax.value_and_grad(lambda x: (roi_pool(x, ROIS, 2) ** 2).sum())(x)
 
 
-@pytest.mark.parametrize("platform", ["tpu", "rocm", "cuda"])
+@pytest.mark.parametrize("platform", ["tpu", "rocm"])
 def test_platforms_without_kernels_get_plain_jax(kernels, platform):
     traced = jax.jit(step).trace(jnp.ones((2, 7, 9, 3)))
     text = traced.lower(lowering_platforms=(platform,)).as_text()

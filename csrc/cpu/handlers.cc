@@ -10,82 +10,19 @@
 #include <string>
 #include <string_view>
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
-
+#include "buffers.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/plan.h"
 #include "problem.h"
+#include "subnormals.h"
 
 namespace jax_roipool::cpu {
 namespace {
 
 namespace ffi = ::xla::ffi;
-
-using Boxes = ffi::Buffer<ffi::F32>;
-using Indices = ffi::Buffer<ffi::S32>;
-
-ffi::Error InvalidArgument(std::string message) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument,
-                    "jax_roipool: " + std::move(message));
-}
-
-template <typename Buffer>
-Shape ShapeOf(const Buffer& buffer) {
-  return {buffer.dimensions().begin(),
-          static_cast<int64_t>(buffer.dimensions().size())};
-}
-
-bool ElementOf(ffi::DataType type, Element* element) {
-  switch (type) {
-    case ffi::DataType::F16:
-      *element = Element::kFloat16;
-      return true;
-    case ffi::DataType::BF16:
-      *element = Element::kBFloat16;
-      return true;
-    case ffi::DataType::F32:
-      *element = Element::kFloat32;
-      return true;
-    case ffi::DataType::F64:
-      *element = Element::kFloat64;
-      return true;
-    default:
-      return false;
-  }
-}
-
-// XLA's threads flush subnormal numbers to zero, which would make 1e-40 tie
-// with 0 in a bin. Kernels compare and add what is really there.
-class SubnormalsKept {
- public:
-#if defined(__SSE2__)
-  SubnormalsKept() : saved_(_mm_getcsr()) {
-    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
-    _mm_setcsr(saved_ & ~(kFlushToZero | kDenormalsAreZero));
-  }
-  ~SubnormalsKept() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  SubnormalsKept() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    constexpr uint64_t kFlushToZero = uint64_t{1} << 24;
-    asm volatile("msr fpcr, %0" : : "r"(saved_ & ~kFlushToZero));
-  }
-  ~SubnormalsKept() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#else
-  SubnormalsKept() {}
-#endif
-};
 
 // Runs a kernel over the plan's units, on XLA's threads as far as they are
 // free.
@@ -129,21 +66,6 @@ ffi::Error Guarded(const Body& body) {
   }
 }
 
-// The checks that all ops share. `map` is features, tangent or gradient.
-std::string ReadProblem(const ffi::AnyBuffer& map, const Indices& image,
-                        const ffi::AnyBuffer& pooled, std::string_view layout,
-                        Problem* problem) {
-  if (!ElementOf(map.element_type(), &problem->element) ||
-      map.element_type() != pooled.element_type()) {
-    return "features and pooled must share one of the types float16, "
-           "bfloat16, float32 and float64";
-  }
-  if (!ParseLayout(layout, &problem->layout)) {
-    return "layout must be NHWC or NCHW, got " + std::string(layout);
-  }
-  return MakeProblem(ShapeOf(map), ShapeOf(image), ShapeOf(pooled), problem);
-}
-
 int64_t Threads(const ffi::ThreadPool& pool) {
   return pool.num_threads() + 1;  // the caller works too
 }
@@ -155,11 +77,7 @@ ffi::Error Pool(ffi::ThreadPool& pool, const ffi::AnyBuffer& features,
   return Guarded([&]() -> ffi::Error {
     Problem problem;
     std::string wrong = ReadProblem(features, image, pooled, layout, &problem);
-    if (wrong.empty()) wrong = CheckBoxes(ShapeOf(boxes), ShapeOf(image));
-    if (wrong.empty()) wrong = CheckScale(scale);
-    if (wrong.empty() && argmax != nullptr) {
-      wrong = CheckArgmax(ShapeOf(*argmax), ShapeOf(pooled));
-    }
+    if (wrong.empty()) wrong = CheckPool(boxes, image, scale, pooled, argmax);
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
     if (pooled.element_count() == 0) return ffi::Error::Success();
 

@@ -3,14 +3,9 @@
 #ifndef JAX_ROIPOOL_CSRC_CPU_HANDLERS_H_
 #define JAX_ROIPOOL_CSRC_CPU_HANDLERS_H_
 
-#include "xla/ffi/api/ffi.h"
+#include "buffers.h"
 
 namespace jax_roipool::cpu {
-
-struct Handler {
-  const char* op;  // the target is "jax_roipool_" + op
-  XLA_FFI_Handler* function;
-};
 
 extern const Handler kHandlers[4];
 

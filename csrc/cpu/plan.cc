@@ -34,8 +34,6 @@ int64_t SumBytes(const Problem& problem) {
   return std::max<int64_t>(ElementBytes(problem.element), 4);
 }
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 int64_t Area(const Range* rows, int64_t num_rows, const Range* columns,
              int64_t num_columns) {
   int64_t height = 0, width = 0;

@@ -1,0 +1,368 @@
+// Adding cotangents into a map where argmax says: the same bits in every run.
+//
+// A block owns a few channels of a map, or of a tile of its cells where a plane
+// is too large for shared memory, and adds up there: one warp per channel,
+// entries in the order of (RoI, bin), a batch at a time. Entries of a batch's
+// step that name the same cell are added up by their lowest lane in the order
+// of the lanes. So nothing depends on which thread or block comes first.
+//
+// Channels last, a batch is loaded by all threads, eight channels side by side,
+// and handed to the channels' warps through shared memory.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda/device.h"
+#include "cuda/elements.h"
+#include "cuda/kernels.h"
+#include "cuda/rois.h"
+#include "cuda/tuning.h"
+#include "problem.h"
+
+namespace jax_roipool::cuda {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// item = (map, part of its channels, tile of its cells).
+struct ScatterArguments {
+  ScatterCall call;
+  int64_t items, channel_parts, tiles;
+  int64_t tile_cells;
+  bool bounded;  // call.bounds tells which tiles a RoI can meet
+};
+
+// Places in shared memory. Strides are 4 more than a multiple of 32, so that
+// threads which stand for 8 channels x 4 neighbours meet 32 different banks.
+JAX_ROIPOOL_HOST_DEVICE constexpr int64_t BankStride(int64_t count) {
+  return CeilDiv(count, kWarp) * kWarp + 4;
+}
+constexpr int kBatchStride = static_cast<int>(BankStride(kScatterBatch));
+
+template <typename Number>
+struct ScatterMemory {
+  Number* planes;  // [channels][BankStride(tile_cells)]
+  Number* values;  // [channels][kBatchStride], and so the cells
+  int32_t* cells;
+  int32_t* listed;  // RoIs, counted from the first of kThreads
+  int32_t* counts;  // of each warp
+
+  JAX_ROIPOOL_HOST_DEVICE static constexpr int64_t Bytes(int64_t tile_cells) {
+    return kScatterChannels *
+               ((BankStride(tile_cells) + kBatchStride) * sizeof(Number) +
+                kBatchStride * sizeof(int32_t)) +
+           (kThreads + kWarps) * sizeof(int32_t);
+  }
+  __device__ explicit ScatterMemory(int64_t tile_cells) {
+    planes = reinterpret_cast<Number*>(SharedMemory());
+    values = planes + kScatterChannels * BankStride(tile_cells);
+    cells = reinterpret_cast<int32_t*>(values + kScatterChannels * kBatchStride);
+    listed = cells + kScatterChannels * kBatchStride;
+    counts = listed + kThreads;
+  }
+};
+
+template <Element kElement, bool kChannelsLast>
+class Scattering {
+ public:
+  using T = typename ElementOf<kElement>::Storage;
+  using Number = typename ElementOf<kElement>::Number;
+
+  __device__ explicit Scattering(const ScatterArguments& a)
+      : a_(a),
+        problem_(a.call.problem),
+        memory_(a.tile_cells),
+        plane_stride_(BankStride(a.tile_cells)),
+        warp_(threadIdx.x / kWarp),
+        lane_(threadIdx.x % kWarp) {}
+
+  __device__ void Run(int64_t item) {
+    const Division tiles = Divide(item, a_.tiles);
+    const Division parts = Divide(tiles.quotient, a_.channel_parts);
+    const int64_t map = parts.quotient;
+    const Division maps = Divide(map, problem_.images);
+    const int64_t cells = problem_.cells();
+    tile_begin_ = tiles.remainder * a_.tile_cells;
+    tile_end_ = tile_begin_ + a_.tile_cells;
+    if (tile_end_ > cells) tile_end_ = cells;
+    first_channel_ = parts.remainder * kScatterChannels;
+
+    for (int64_t i = threadIdx.x; i < kScatterChannels * plane_stride_;
+         i += kThreads) {
+      memory_.planes[i] = Number{0};
+    }
+    __syncthreads();
+    const int64_t first_roi = maps.quotient * problem_.rois;
+    for (int64_t base = 0; base < problem_.rois; base += kThreads) {
+      const int64_t roi = base + threadIdx.x;
+      const int count = List(roi < problem_.rois &&
+                             Meets(first_roi + roi, maps.remainder));
+      AddEntries(first_roi + base, count);
+      __syncthreads();
+    }
+    StoreTile(map);
+    __syncthreads();
+  }
+
+ private:
+  // What a thread loads: of kScatterSteps entries, cotangent and cell in the
+  // tile, -1 where it is in none.
+  struct Batch {
+    Number values[kScatterSteps];
+    int32_t cells[kScatterSteps];
+  };
+
+  __device__ bool Meets(int64_t roi, int64_t image) const {
+    if (a_.call.image[roi] != image) return false;
+    if (!a_.bounded) return true;
+    const int32_t* bounds = a_.call.bounds + 2 * roi;
+    return bounds[0] < tile_end_ && bounds[1] >= tile_begin_;
+  }
+
+  // Lists the threads that have a hit, in their order; how many there are.
+  __device__ int List(bool hit) const {
+    const unsigned hits = __ballot_sync(kAllLanes, hit);
+    if (lane_ == 0) memory_.counts[warp_] = __popc(hits);
+    __syncthreads();
+    int before = 0, all = 0;
+    for (int i = 0; i < kWarps; ++i) {
+      if (i < warp_) before += memory_.counts[i];
+      all += memory_.counts[i];
+    }
+    if (hit) {
+      const unsigned lower = (1u << lane_) - 1;
+      memory_.listed[before + __popc(hits & lower)] = threadIdx.x;
+    }
+    __syncthreads();
+    return all;
+  }
+
+  // Adds all bins of the RoIs in the list.
+  __device__ void AddEntries(int64_t first_roi, int count) const {
+    const int64_t bins = problem_.bins(), entries = count * bins;
+    // What this thread loads, which channels last is not what it adds.
+    const int channel = kChannelsLast ? threadIdx.x % kScatterChannels : warp_;
+    const int entry = kChannelsLast ? threadIdx.x / kScatterChannels : lane_;
+    const bool active = first_channel_ + channel < problem_.channels;
+    Division places[kScatterSteps];  // of entries: in the list, and bin
+    for (int i = 0; i < kScatterSteps; ++i) {
+      places[i] = Divide(entry + i * kWarp, bins);
+    }
+    const Division step = Divide(kScatterBatch, bins);
+
+    const auto load = [&](int64_t first) {
+      Batch batch;
+      for (int i = 0; i < kScatterSteps; ++i) {
+        batch.cells[i] = -1;
+        batch.values[i] = Number{0};
+        if (active && first + entry + i * kWarp < entries) {
+          const int64_t roi = first_roi + memory_.listed[places[i].quotient];
+          const int64_t bin = places[i].remainder;
+          const int64_t at =
+              first_channel_ + channel;  // and then the entry's place
+          const int64_t place =
+              kChannelsLast
+                  ? (roi * bins + bin) * problem_.channels + at
+                  : (roi * problem_.channels + at) * bins + bin;
+          const int64_t cell = a_.call.argmax[place];
+          if (cell >= tile_begin_ && cell < tile_end_) {
+            batch.cells[i] = static_cast<int32_t>(cell - tile_begin_);
+          }
+          batch.values[i] = ElementOf<kElement>::Widen(
+              static_cast<const T*>(a_.call.pooled)[place]);
+        }
+        places[i].quotient += step.quotient;
+        places[i].remainder += step.remainder;
+        if (places[i].remainder >= bins) {
+          places[i].remainder -= bins;
+          places[i].quotient += 1;
+        }
+      }
+      return batch;
+    };
+
+    Batch next = load(0);
+    for (int64_t first = 0; first < entries; first += kScatterBatch) {
+      Batch batch = next;
+      if (kChannelsLast) {
+        const int to = channel * kBatchStride + entry;
+        for (int i = 0; i < kScatterSteps; ++i) {
+          memory_.values[to + i * kWarp] = batch.values[i];
+          memory_.cells[to + i * kWarp] = batch.cells[i];
+        }
+        __syncthreads();
+        const int from = warp_ * kBatchStride + lane_;
+        for (int i = 0; i < kScatterSteps; ++i) {
+          batch.values[i] = memory_.values[from + i * kWarp];
+          batch.cells[i] = memory_.cells[from + i * kWarp];
+        }
+      }
+      if (first + kScatterBatch < entries) next = load(first + kScatterBatch);
+      Add(batch);
+      if (kChannelsLast) __syncthreads();
+    }
+  }
+
+  // Adds a batch to this warp's channel.
+  __device__ void Add(const Batch& batch) const {
+    Number sums[kScatterSteps];
+    unsigned others[kScatterSteps];  // lanes that a leader has yet to add
+    bool leads[kScatterSteps];
+    for (int i = 0; i < kScatterSteps; ++i) {
+      const int32_t cell = batch.cells[i];
+      // A lane without a cell stands alone.
+      const unsigned same =
+          __match_any_sync(kAllLanes, cell >= 0 ? cell : -1 - lane_);
+      leads[i] = cell >= 0 && (same & ((1u << lane_) - 1)) == 0;
+      others[i] = leads[i] ? same & ~(1u << lane_) : 0;
+      sums[i] = batch.values[i];
+    }
+    for (;;) {
+      bool more = false;
+      for (int i = 0; i < kScatterSteps; ++i) more = more || others[i] != 0;
+      if (!__any_sync(kAllLanes, more)) break;
+      for (int i = 0; i < kScatterSteps; ++i) {
+        const int from = others[i] != 0 ? __ffs(others[i]) - 1 : lane_;
+        const Number value = __shfl_sync(kAllLanes, batch.values[i], from);
+        if (others[i] != 0) sums[i] += value;
+        others[i] &= others[i] - 1;
+      }
+    }
+    Number* plane = memory_.planes + warp_ * plane_stride_;
+    for (int i = 0; i < kScatterSteps; ++i) {
+      if (leads[i]) plane[batch.cells[i]] += sums[i];
+      __syncwarp();
+    }
+  }
+
+  __device__ void StoreTile(int64_t map) const {
+    T* gradient = static_cast<T*>(a_.call.map) + map * problem_.map_size();
+    const int channel = kChannelsLast ? threadIdx.x % kScatterChannels : warp_;
+    const int cell = kChannelsLast ? threadIdx.x / kScatterChannels : lane_;
+    const int64_t to = first_channel_ + channel;
+    if (to >= problem_.channels) return;
+    const Number* plane = memory_.planes + channel * plane_stride_;
+    for (int64_t i = cell; i < tile_end_ - tile_begin_; i += kWarp) {
+      const int64_t at = tile_begin_ + i;
+      gradient[kChannelsLast ? at * problem_.channels + to
+                             : to * problem_.cells() + at] =
+          ElementOf<kElement>::Round(plane[i]);
+    }
+  }
+
+  const ScatterArguments& a_;
+  const Problem& problem_;
+  const ScatterMemory<Number> memory_;
+  const int64_t plane_stride_;
+  const int warp_, lane_;
+  // Of the item:
+  int64_t tile_begin_, tile_end_, first_channel_;
+};
+
+template <Element kElement, bool kChannelsLast>
+__global__ void __launch_bounds__(kThreads, kScatterBlocksTogether)
+    ScatterCells(const ScatterArguments arguments) {
+  Scattering<kElement, kChannelsLast> scattering(arguments);
+  for (int64_t item = blockIdx.x; item < arguments.items; item += gridDim.x) {
+    scattering.Run(item);
+  }
+}
+
+// The least and the greatest cell that a RoI's argmax names, over all channels.
+__global__ void __launch_bounds__(kThreads)
+    FindBounds(const ScatterArguments a) {
+  const Problem& problem = a.call.problem;
+  auto* least = reinterpret_cast<int32_t*>(SharedMemory());
+  int32_t* greatest = least + kThreads;
+  for (int64_t roi = blockIdx.x; roi < problem.groups * problem.rois;
+       roi += gridDim.x) {
+    const int32_t* argmax = a.call.argmax + roi * problem.pooled_size();
+    int32_t low = 0x7fffffff, high = -1;
+    JAX_ROIPOOL_UNROLL(4)
+    for (int64_t i = threadIdx.x; i < problem.pooled_size(); i += kThreads) {
+      const int32_t cell = argmax[i];
+      if (cell >= 0 && cell < low) low = cell;
+      if (cell > high) high = cell;
+    }
+    least[threadIdx.x] = low;
+    greatest[threadIdx.x] = high;
+    __syncthreads();
+    for (int half = kThreads / 2; half > 0; half /= 2) {
+      if (static_cast<int>(threadIdx.x) < half) {
+        const int other = threadIdx.x + half;
+        low = least[other] < low ? least[other] : low;
+        high = greatest[other] > high ? greatest[other] : high;
+        least[threadIdx.x] = low;
+        greatest[threadIdx.x] = high;
+      }
+      __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+      a.call.bounds[2 * roi] = low;
+      a.call.bounds[2 * roi + 1] = high;
+    }
+    __syncthreads();
+  }
+}
+
+// Tiles as large as shared memory lets several blocks have together, and
+// smaller ones where there would be too few blocks.
+template <typename Number>
+ScatterArguments CutScatter(const ScatterCall& call, const Device& device) {
+  const Problem& problem = call.problem;
+  constexpr int64_t kReserved = 1024;  // that CUDA takes of each block's share
+  const int64_t budget = std::min(
+      device.shared_bytes,
+      device.shared_bytes_together / kScatterBlocksTogether - kReserved);
+  const int64_t spare = budget - ScatterMemory<Number>::Bytes(0);
+  const int64_t most =
+      std::max<int64_t>(spare / (kScatterChannels * sizeof(Number)) / kWarp, 1) *
+      kWarp;
+  ScatterArguments a{};
+  a.call = call;
+  a.channel_parts = CeilDiv(problem.channels, kScatterChannels);
+  const int64_t planes = problem.groups * problem.images * a.channel_parts;
+  const int64_t cells = problem.cells();
+  a.tiles = CeilDiv(cells, most);
+  while (planes * a.tiles < device.multiprocessors / 2 &&
+         cells / (2 * a.tiles) >= kMinTileCells) {
+    a.tiles *= 2;
+  }
+  a.tile_cells = CeilDiv(cells, a.tiles);
+  a.tiles = CeilDiv(cells, a.tile_cells);
+  a.bounded = a.tiles > 1;
+  a.items = planes * a.tiles;
+  return a;
+}
+
+template <Element kElement>
+Status ScatterAs(const ScatterCall& call, const Device& device, Stream stream) {
+  using Number = typename ElementOf<kElement>::Number;
+  const ScatterArguments a = CutScatter<Number>(call, device);
+  if (a.bounded) {
+    const int64_t rois = call.problem.groups * call.problem.rois;
+    if (rois > 0) {
+      const Status status =
+          Launch(FindBounds, std::min(rois, kMaxBlocks), kThreads,
+                 2 * kThreads * sizeof(int32_t), stream, a);
+      if (status != kSuccess) return status;
+    }
+  }
+  const int64_t bytes = ScatterMemory<Number>::Bytes(a.tile_cells);
+  const int64_t blocks = std::min(a.items, kMaxBlocks);
+  return call.problem.layout == Layout::kNHWC
+             ? Launch(ScatterCells<kElement, true>, blocks, kThreads, bytes,
+                      stream, a)
+             : Launch(ScatterCells<kElement, false>, blocks, kThreads, bytes,
+                      stream, a);
+}
+
+}  // namespace
+
+Status Scatter(const ScatterCall& call, const Device& device, Stream stream) {
+  return ForElement(call.problem.element, [&](auto tag) {
+    return ScatterAs<decltype(tag)::kValue>(call, device, stream);
+  });
+}
+
+}  // namespace jax_roipool::cuda

@@ -1,0 +1,193 @@
+"""What only the CUDA kernels can get wrong, tried on the host."""
+
+import pathlib
+import re
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_roipool import lowering, roi_pool
+from tests import cuda_on_host, oracle
+from tests.cases import LAYOUTS, NAN, assert_same, channels_last, in_layout, rng
+from tests.cases import random_rois
+
+DEVICES = 3  # that tests/cuda_on_host/cuda/device.h takes in turn
+
+
+@pytest.fixture
+def host():
+    with cuda_on_host.use() as library:
+        yield library
+
+
+def on_every_device(run, *operands):
+    """The results of as many calls as there are devices, all the same bits."""
+    results = [jax.tree.map(np.asarray, run(*operands)) for _ in range(DEVICES)]
+    for result in results[1:]:
+        jax.tree.map(np.testing.assert_array_equal, results[0], result)
+    return results[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("channels", "size"),
+    [(1, (1, 1)), (3, (7, 7)), (17, (2, 9)), (64, (3, 3)), (132, (1, 2)), (8, (20, 17))],
+)
+def test_every_cut(host, channels, size, layout):
+    """Few and many channels and bins; boxes from one cell to all of the map."""
+    features = rng(channels).integers(-3, 4, (2, 30, 41, channels)).astype(np.float32)
+    features[0, 10:, :, channels // 2] = NAN
+    rois = random_rois(12, 2, 30, 41, seed=channels)
+    rois[:3, 1:] = [[0, 0, 40, 29], [-50, -50, 90, 90], [7, 7, 7, 7]]
+    want = oracle.roi_pool(features, rois, size, (1, 1))
+    bind = lowering.primitives()["roi_pool_argmax"].bind
+    run = jax.jit(
+        partial(bind, output_size=size, spatial_scale=(1.0, 1.0), layout=layout)
+    )
+    operands = (
+        jnp.asarray(in_layout(features, layout)),
+        jnp.asarray(rois[:, 1:]),
+        jnp.asarray(rois[:, 0], jnp.int32),
+    )
+    for got, expected in zip(on_every_device(run, *operands), want, strict=True):
+        assert_same(channels_last(got, layout), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_do_not_notice_the_order(host, dtype, layout):
+    """More RoIs than a block lists at once, crowded on few cells; any seed."""
+    features = rng(0).standard_normal((2, 9, 11, 11)).astype(np.float32)
+    rois = random_rois(300, 2, 9, 11)
+    cotangent = rng(1).standard_normal((300, 2, 2, 11)) * 10.0 ** rng(2).integers(
+        -6, 7, (300, 2, 2, 11)
+    )
+    cotangent = jnp.asarray(in_layout(cotangent, layout), dtype)
+
+    @jax.jit
+    def gradient(features):
+        pooled, pull = jax.vjp(
+            lambda f: roi_pool(f, rois, 2, layout=layout), features
+        )
+        return pull(cotangent.astype(pooled.dtype))[0]
+
+    features = jnp.asarray(in_layout(features, layout), dtype)
+    first = None
+    for seed in range(0, 5 * DEVICES, DEVICES):
+        host.seed(seed)
+        got = np.asarray(on_every_device(gradient, features))
+        first = got if first is None else first
+        np.testing.assert_array_equal(first, got)
+
+
+def test_infinite_and_nan_cotangents_stay_where_they_are(host):
+    features = jnp.asarray(rng(0).permutation(6 * 7).reshape(1, 6, 7, 1), jnp.float32)
+    rois = np.float32([[0, 0, 0, 2, 2], [0, 3, 0, 5, 2], [0, 3, 0, 5, 2]])
+    pull = jax.vjp(lambda f: roi_pool(f, rois, 1), features)[1]
+    cotangent = jnp.asarray([np.nan, np.inf, 1.0]).reshape(3, 1, 1, 1)
+    (gradient,) = on_every_device(jax.jit(pull), cotangent)
+    assert np.isnan(gradient).sum() == 1
+    assert np.isposinf(gradient).sum() == 1
+    assert (gradient == 0).sum() == 6 * 7 - 2
+
+
+# --- That this would notice ---------------------------------------------------
+
+
+MUTATIONS = {
+    "the last of equals": ("best.h", "!(number <= value)", "!(number < value)"),
+    "no NaN": ("best.h", "!(number <= value) && value == value", "number > value"),
+    "a batch's warp does not wait": (
+        "scatter.cu",
+        "sums[i];\n      __syncwarp();",
+        "sums[i];",
+    ),
+    "a block's groups do not wait": (
+        "pool_channels_last.h",
+        "best[v];\n    __syncthreads();",
+        "best[v];",
+    ),
+    "a warp's columns do not wait": (
+        "pool_channels_first.h",
+        "__syncwarp();\n      JAX",
+        "JAX",
+    ),
+}
+
+
+# The others take their turn at night.
+BY_DAY = ("the last of equals", "a batch's warp does not wait")
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        pytest.param(name, marks=() if name in BY_DAY else pytest.mark.nightly)
+        for name in MUTATIONS
+    ],
+)
+def test_a_wrong_kernel_is_noticed(mutation, tmp_path):
+    name, right, wrong = MUTATIONS[mutation]
+    csrc = tmp_path / "csrc"
+    shutil.copytree(cuda_on_host.CSRC, csrc)
+    source = csrc / "cuda" / name
+    text = source.read_text()
+    assert right in text
+    source.write_text(text.replace(right, wrong))
+    cuda_on_host.build(tmp_path / "wrong.so", csrc)
+    prefix = re.sub(r"\W", "_", mutation)
+    library = cuda_on_host.Library(tmp_path / "wrong.so", prefix)
+    with (
+        cuda_on_host.use(library),
+        pytest.raises((AssertionError, jax.errors.JaxRuntimeError)),
+    ):
+        _everything_small()
+
+
+def _everything_small():
+    features = rng(0).integers(-3, 4, (2, 40, 41, 20)).astype(np.float32)
+    features[0, 20:] = NAN
+    rois = random_rois(40, 2, 40, 41)
+    pooled, argmax = oracle.roi_pool(features, rois, (2, 2), (1, 1))
+    cotangent = rng(1).integers(-4, 5, pooled.shape).astype(np.float32)
+    want = oracle.scatter(cotangent, rois, argmax, features.shape)
+    for layout in LAYOUTS:
+        run, laid_out = _vjp(rois, layout), partial(in_layout, layout=layout)
+        got = on_every_device(run, laid_out(features), laid_out(cotangent))
+        assert_same(channels_last(got[0], layout), pooled)
+        assert_same(channels_last(got[1], layout), want)
+    # Sums that are not exact, of many numbers each.
+    rois = random_rois(300, 1, 5, 6)
+    run = _vjp(rois, "NHWC")
+    inexact = rng(2).standard_normal((300, 2, 2, 8)).astype(np.float32)
+    on_every_device(run, rng(3).random((1, 5, 6, 8), np.float32), inexact)
+
+
+def _vjp(rois, layout):
+    """Jitted: features and cotangent to pooled and gradient."""
+
+    @jax.jit
+    def run(features, cotangent):
+        pooled, pull = jax.vjp(lambda f: roi_pool(f, rois, 2, layout=layout), features)
+        return pooled, pull(cotangent)[0]
+
+    return run
+
+
+def test_the_right_kernels_pass_that(host):
+    _everything_small()
+
+
+def test_kernels_do_not_know_the_host():
+    for path in pathlib.Path(cuda_on_host.CSRC, "cuda").iterdir():
+        if path.name not in ("device.h", "stream.h", "module.cc"):
+            lines = path.read_text().splitlines()
+            directives = [line for line in lines if line.startswith("#")]
+            guard = path.name.endswith(".h")
+            known = ("#include", "#ifndef JAX_ROIPOOL", "#define JAX_ROIPOOL", "#endif")
+            assert all(line.startswith(known) for line in directives), path
+            assert sum(not d.startswith("#include") for d in directives) == 3 * guard
