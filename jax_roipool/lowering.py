@@ -25,10 +25,10 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
+from jax._src import dispatch  # see below: prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax._src import dispatch  # see below: prim_requires_devices_during_lowering
 from jax_roipool import partitioning, primitive, reference
 
 PORTABLE = "portable"
@@ -376,9 +376,7 @@ def cuda_kernel(op: str, target_name: str | None = None) -> Callable[..., Any]:
         if op == "roi_scatter":
             _, image, _ = ctx.avals_in
             results.append(jax.core.ShapedArray((*image.shape, 2), np.int32))
-        called = call(
-            ctx.replace(avals_out=results), *operands, **_attributes(params)
-        )
+        called = call(ctx.replace(avals_out=results), *operands, **_attributes(params))
         return list(called)[: len(ctx.avals_out)]
 
     return rule

@@ -27,7 +27,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, xla
 from jax.sharding import PartitionSpec
 
-
 _SHAPES: dict[str, Callable[..., Any]] = {}
 
 

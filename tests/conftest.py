@@ -1,6 +1,7 @@
 """Every test of values runs on every implementation that this machine has."""
 
 import contextlib
+import os
 
 import jax
 import pytest
@@ -34,17 +35,29 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.nightly)
 
 
-# What programs for the CPU call, and how to make it so.
-BEST = lowering.supported_cpu_targets()[0]
+# What programs call, on the platform that JAX takes, and how to make it so.
+ON_GPU = jax.default_backend() == "gpu"
+if ON_GPU:
+    TARGETS = (lowering.KERNELS, lowering.PORTABLE)
+    if lowering.cuda_problem():
+        pytest.exit(f"no CUDA kernels to test: {lowering.cuda_problem()}", 1)
+    IMPLEMENTATIONS, _use = TARGETS, lowering.set_cuda_target
+else:
+    TARGETS = lowering.supported_cpu_targets()
+    IMPLEMENTATIONS, _use = (*TARGETS, cuda_on_host.NAME), lowering.set_cpu_target
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):
+        pytest.exit("JAX_PLATFORMS asks for a GPU, and jax finds none", 1)
+
+BEST = TARGETS[0]
 _in_force = BEST
 _undo = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def _cpu_target(target):
-    lowering.set_cpu_target(target)
+def _target(target):
+    _use(target)
     yield
-    lowering.set_cpu_target(BEST)
+    _use(BEST)
 
 
 def _switch_to(target):
@@ -53,19 +66,17 @@ def _switch_to(target):
     if target != _in_force:
         _undo.close()
         cuda = target == cuda_on_host.NAME
-        _undo.enter_context(cuda_on_host.use() if cuda else _cpu_target(target))
+        _undo.enter_context(cuda_on_host.use() if cuda else _target(target))
         _in_force = target
 
 
-@pytest.fixture(params=[*lowering.supported_cpu_targets(), cuda_on_host.NAME])
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request):
     """An instruction set of the kernels, "portable", or CUDA's as C++, in force."""
     return request.param
 
 
-@pytest.fixture(
-    params=[t for t in lowering.supported_cpu_targets() if t != lowering.PORTABLE]
-)
+@pytest.fixture(params=[t for t in TARGETS if t != lowering.PORTABLE])
 def kernel_implementation(request):
     """An instruction set of the kernels in force: for what only they know."""
     return request.param

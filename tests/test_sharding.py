@@ -105,7 +105,8 @@ else:
 
     def moved(function, *operands):
         """The collectives in the compiled program."""
-        return COLLECTIVE.findall(jax.jit(function).lower(*operands).compile().as_text())
+        program = jax.jit(function).lower(*operands).compile()
+        return COLLECTIVE.findall(program.as_text())
 
     def moved_axis(spec, source, destination):
         """A spec of features whose axis was moved."""
@@ -203,8 +204,9 @@ else:
             def shard(x, sharding=sharding):
                 return jax.lax.with_sharding_constraint(x, sharding)
 
-            want = jax.jit(lambda f, b: everything(f, b, lambda x: x))(features, boxes)
-            got = jax.jit(lambda f, b, s=shard: everything(f, b, s))(features, boxes)
+            run = jax.jit(everything, static_argnums=2)
+            want = run(features, boxes, lambda x: x)
+            got = run(features, boxes, shard)
             for x, y in zip(got, want, strict=True):
                 np.testing.assert_array_equal(x, y)
 
