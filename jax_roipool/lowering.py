@@ -418,6 +418,14 @@ def register(op: str) -> None:
         mlir.register_lowering(_OPS[op], _over_devices(op, rule), platform=platform)
 
 
+mlir.register_lowering(
+    primitive.roi_scatter_sum_p,
+    _lower_bare(
+        functools.partial(partitioning.scatter_and_sum, _ON_DEVICE["roi_scatter"]),
+        multiple_results=False,
+    ),
+)
+
 # JAX tells a lowering which devices it is for, and custom_partitioning needs to
 # know, only if the primitive is in this set; there is no public name for it.
 dispatch.prim_requires_devices_during_lowering.update(_OPS.values())

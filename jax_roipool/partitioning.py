@@ -10,8 +10,8 @@ array's type says how it is sharded; `partitioned` tells the compiler, which
 decides for those of type Auto.
 """
 
+import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +22,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jax_roipool import primitive
+
 # --- Explicit: what the types say --------------------------------------------
 
 
@@ -29,12 +31,16 @@ def _spec(x: Array) -> tuple[Any, ...]:
     return tuple(jax.typeof(x).sharding.spec)
 
 
+def _names(entry: Any) -> tuple[Any, ...]:
+    """The mesh axes in an entry of a spec."""
+    if entry is None:
+        return ()
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
 def _axes(entries: Sequence[Any]) -> set[Any]:
     """The mesh axes in the entries of a spec."""
-    axes: set[Any] = set()
-    for entry in entries:
-        axes.update(entry if isinstance(entry, tuple) else (entry,))
-    return axes - {None}
+    return {name for entry in entries for name in _names(entry)}
 
 
 def reshard_operands(
@@ -182,9 +188,16 @@ def partitioned(
 
         out = [sharding(factors) for factors in results]
         run = bind
-        summed = {f: assigned[f] for f in operands[0] if f[0] == "k" and f in assigned}
-        if op == "roi_scatter" and summed:
-            run = functools.partial(_sum_over, bind, mesh, summed, operands[1], args)
+        if op == "roi_scatter":
+            sums = tuple(
+                _Sum(axis, args[1].shape[axis], tuple(_names(assigned[factor])))
+                for axis, factor in enumerate(operands[1])
+                if factor[0] == "k" and factor in assigned
+            )
+            if sums:
+                run = functools.partial(
+                    primitive.roi_scatter_sum_p.bind, sums=sums, **params
+                )
         return (
             mesh,
             run,
@@ -203,39 +216,44 @@ def partitioned(
     return function
 
 
-def _sum_over(
-    scatter: Callable[..., Array],
-    mesh: Any,
-    summed: dict[str, Any],
-    roi_factors: Sequence[str],
-    shapes: Any,
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    """A RoI axis that is sharded: which, its whole size, over which mesh axes."""
+
+    axis: int
+    size: int
+    names: tuple[Any, ...]
+
+
+def scatter_and_sum(
+    scatter: Primitive,
     cotangent: Array,
     image: Array,
     argmax: Array,
+    *,
+    sums: tuple[_Sum, ...],
+    **params: Any,
 ) -> Array:
-    """A gradient from the RoIs of all devices, rounded once.
+    """What `roi_scatter_sum_p` means: a gradient from the RoIs of all devices.
+
+    Each device's part is added up in float32 or wider, and so are the parts; the
+    sum is rounded once.
 
     Args:
-      scatter: The op on one device's RoIs.
-      mesh: The mesh.
-      summed: For each sharded RoI axis, its entry in a spec.
-      roi_factors: The factors of `image`.
-      shapes: The shapes of the operands before they were sharded.
-      cotangent: A shard, as `image` and `argmax` are.
+      scatter: The primitive for one device's RoIs.
+      cotangent: A device's shard, as `image` and `argmax` are.
       image: Image indices.
       argmax: Cells.
+      sums: The RoI axes that are sharded.
+      **params: Those of `scatter`.
     """
-    axes: list[Any] = []
-    for factor, entry in summed.items():
-        names = entry if isinstance(entry, tuple) else (entry,)
-        axes += names
+    for each in sums:
+        first = jax.lax.axis_index(each.names) * image.shape[each.axis]
+        row = first + jax.lax.broadcasted_iota(jnp.int32, image.shape, each.axis)
         # Where devices do not divide the RoIs, the last have rows that nobody
         # has written.
-        axis = roi_factors.index(factor)
-        if shapes[1].shape[axis] % math.prod(mesh.shape[name] for name in names):
-            first = jax.lax.axis_index(names) * image.shape[axis]
-            row = first + jax.lax.broadcasted_iota(jnp.int32, image.shape, axis)
-            image = jnp.where(row < shapes[1].shape[axis], image, -1)
+        image = jnp.where(row < each.size, image, -1)
     wide = jnp.promote_types(cotangent.dtype, jnp.float32)
-    gradient = scatter(cotangent.astype(wide), image, argmax)
-    return jax.lax.psum(gradient, tuple(axes)).astype(cotangent.dtype)
+    gradient = scatter.bind(cotangent.astype(wide), image, argmax, **params)
+    names = tuple(name for each in sums for name in each.names)
+    return jax.lax.psum(gradient, names).astype(cotangent.dtype)

@@ -310,3 +310,17 @@ roi_scatter_p = _primitive("roi_scatter", _roi_scatter_shape)
 ad.defjvp(roi_scatter_p, _roi_scatter_jvp, None, None)
 ad.primitive_transposes[roi_scatter_p] = _roi_scatter_transpose
 batching.fancy_primitive_batchers[roi_scatter_p] = _roi_scatter_batch
+
+
+# --- roi_scatter_sum: roi_scatter, and the sum over devices -----------------
+#
+# What a device calls on its shard where RoIs are sharded; no transformation sees
+# it. A primitive, so that it is lowered on its own, whatever mesh is in force.
+
+
+def _roi_scatter_sum_shape(*args: Any, sums: Any, **params: Any) -> Any:
+    del sums
+    return _roi_scatter_shape(*args, **params)
+
+
+roi_scatter_sum_p = _primitive("roi_scatter_sum", _roi_scatter_sum_shape)
