@@ -133,7 +133,7 @@ def launch(arguments: argparse.Namespace) -> int:
     """Runs this file in several processes of CPU devices; the first failure."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     flags = f"--xla_force_host_platform_device_count={arguments.devices}"
     environment = {
         **os.environ,

@@ -143,11 +143,13 @@ def can_partition(axis_context: Any) -> bool:
     """Whether a lowering with this context is for a mesh that can be sharded over.
 
     Not on one device, nor inside `shard_map`, where a call is local already. On
-    a mesh of which only some axes are manual, and where the devices have no
-    mesh, the compiler gathers.
+    a mesh of which only some axes are manual, where the devices have no mesh, and
+    without Shardy, the compiler gathers.
     """
     mesh = getattr(axis_context, "abstract_mesh", None)
-    return mesh is not None and not mesh.empty and mesh.size > 1
+    several = mesh is not None and not mesh.empty and mesh.size > 1
+    # GSPMD, the partitioner before Shardy, knows nothing of sharding rules.
+    return several and getattr(jax.config, "jax_use_shardy_partitioner", True)
 
 
 @functools.lru_cache(maxsize=1024)

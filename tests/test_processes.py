@@ -67,7 +67,7 @@ def test_images_that_devices_do_not_divide():
 def test_the_other_process_ends_when_one_is_killed(killed):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     processes = [
         subprocess.Popen(
             [sys.executable, EXAMPLE, "--coordinator", address, "--processes", "2"]

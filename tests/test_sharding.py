@@ -338,3 +338,78 @@ else:
             assert spec(jnp.asarray(FEATURES), rois) == P("d", None, None, None)
             # One axis cannot shard both: the RoIs give way.
             assert spec(channels, rois) == P(None, None, None, "d")
+
+    @pytest.mark.parametrize("spec", [P(), P(None, None, None, "y")])
+    def test_partly_manual(lowered_to, spec):
+        """Within a shard_map over "x", the compiler shards over "y": it gathers."""
+        kind = (AxisType.Auto,) * 2
+        mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=kind)
+        want = jax.jit(jax.grad(loss))(FEATURES, FLAT)
+
+        def total(features, rois):
+            return jax.lax.psum(loss(features, rois), "x")
+
+        def gradient(features, rois):
+            mapped = jax.shard_map(
+                total,
+                mesh=mesh,
+                in_specs=(P(), P("x")),
+                out_specs=P(),
+                axis_names={"x"},
+            )
+            return jax.grad(mapped)(features, rois)
+
+        operands = (
+            jax.device_put(FEATURES, NamedSharding(mesh, spec)),
+            jax.device_put(FLAT, NamedSharding(mesh, P("x"))),
+        )
+        np.testing.assert_array_equal(jax.jit(gradient)(*operands), want)
+
+    def test_a_sharded_program_is_exported_through_shard_map(kernels):
+        from jax_roipool import export_disabled_checks
+
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+        specs = (P("d"), P("d"))
+
+        def local(features, rois):
+            return jax.grad(loss)(features, rois)
+
+        step = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("d"))
+        operands = [
+            jax.device_put(x, NamedSharding(mesh, P("d")))
+            for x in (FEATURES, PER_IMAGE)
+        ]
+        exported = jax.export.export(
+            jax.jit(step), disabled_checks=export_disabled_checks()
+        )(*operands)
+        assert exported.nr_devices == DEVICES
+        again = jax.export.deserialize(exported.serialize())
+        got = jax.jit(again.call)(*operands)
+        want = jax.grad(loss)(FEATURES, PER_IMAGE)
+        np.testing.assert_array_equal(got, want)
+
+    def test_limits_of_jax(kernels):
+        """What docs/transformations.md says cannot be had."""
+        gradient = jax.grad(loss)
+        kind = (AxisType.Auto,)
+        absent = NamedSharding(
+            jax.sharding.AbstractMesh((DEVICES,), ("d",), axis_types=kind), P("d")
+        )
+        shapes = [
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=absent)
+            for x in (FEATURES, PER_IMAGE)
+        ]
+        with pytest.raises(ValueError, match="AbstractMesh cannot be used"):
+            jax.jit(gradient).trace(*shapes).lower(lowering_platforms=("cpu",))
+
+        if not hasattr(jax.config, "jax_use_shardy_partitioner"):
+            return
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=kind)
+        sharding = NamedSharding(mesh, P("d"))
+        operands = [jax.device_put(x, sharding) for x in (FEATURES, PER_IMAGE)]
+        jax.config.update("jax_use_shardy_partitioner", False)
+        try:
+            got = jax.jit(gradient)(*operands)
+        finally:
+            jax.config.update("jax_use_shardy_partitioner", True)
+        np.testing.assert_array_equal(got, gradient(FEATURES, PER_IMAGE))
