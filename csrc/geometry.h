@@ -1,7 +1,8 @@
 // Where a coordinate becomes a pixel: the only place that knows Caffe's rule.
 //
-// Host and device code, so that every backend pools the same bins. The Python twin is `bin_bounds` in
-// jax_roipool/reference.py; tests/test_geometry.py holds the two together.
+// Host and device code, so that every backend pools the same bins. The Python
+// twin is `bin_bounds` in jax_roipool/reference.py; tests/test_geometry.py
+// holds the two together.
 //
 // All arithmetic is float32 and each operation rounds on its own: a fused
 // multiply-add would move a bin by a pixel. Host files that include this are

@@ -29,7 +29,8 @@ JAX_ROIPOOL_HOST_DEVICE inline uint32_t FloatToBits(float value) {
 }
 
 // `condition ? a : b` by masks, of which compilers make no branch.
-JAX_ROIPOOL_HOST_DEVICE inline uint32_t Select(bool condition, uint32_t a, uint32_t b) {
+JAX_ROIPOOL_HOST_DEVICE inline uint32_t Select(bool condition, uint32_t a,
+                                               uint32_t b) {
   const uint32_t mask = 0u - static_cast<uint32_t>(condition);
   return (a & mask) | (b & ~mask);
 }

@@ -60,9 +60,15 @@ struct Problem {
   int64_t pooled_height, pooled_width;
 
   JAX_ROIPOOL_HOST_DEVICE int64_t cells() const { return height * width; }
-  JAX_ROIPOOL_HOST_DEVICE int64_t bins() const { return pooled_height * pooled_width; }
-  JAX_ROIPOOL_HOST_DEVICE int64_t map_size() const { return cells() * channels; }
-  JAX_ROIPOOL_HOST_DEVICE int64_t pooled_size() const { return bins() * channels; }
+  JAX_ROIPOOL_HOST_DEVICE int64_t bins() const {
+    return pooled_height * pooled_width;
+  }
+  JAX_ROIPOOL_HOST_DEVICE int64_t map_size() const {
+    return cells() * channels;
+  }
+  JAX_ROIPOOL_HOST_DEVICE int64_t pooled_size() const {
+    return bins() * channels;
+  }
 };
 
 // Reads a layout's name; false for a name that is none.

@@ -25,10 +25,11 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
+from jax._src import dispatch  # see below: prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_roipool import primitive, reference
+from jax_roipool import partitioning, primitive, reference
 
 PORTABLE = "portable"
 KERNELS = "kernels"
@@ -41,6 +42,7 @@ _OPS = {
     "roi_gather": primitive.roi_gather_p,
     "roi_scatter": primitive.roi_scatter_p,
 }
+_ON_DEVICE = {op: primitive.on_device(bound) for op, bound in _OPS.items()}
 
 
 def primitives() -> dict[str, Primitive]:
@@ -326,22 +328,28 @@ def _attributes(params: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _portable(op: str) -> Callable[..., Any]:
-    """The lowering of an op to its plain JAX.
+def _lower_bare(function: Callable[..., Any], multiple_results: bool) -> Any:
+    """The lowering to what `function` does, traced on bare shapes.
 
-    That code is traced on bare shapes. The primitive has said how its result is
-    sharded and over which manual axes it varies; operations inside, which see
-    one array replicated and another sharded, would refuse or need casts.
+    The primitive has said how its result is sharded and over which manual axes it
+    varies; operations inside, which see one array replicated and another sharded,
+    would refuse or need casts.
     """
-    lower = mlir.lower_fun(
-        getattr(reference, op), multiple_results=_OPS[op].multiple_results
-    )
+    lower = mlir.lower_fun(function, multiple_results=multiple_results)
 
     def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
         bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
         with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
             return lower(ctx.replace(avals_in=bare), *operands, **params)
 
+    return rule
+
+
+def _portable(op: str) -> Callable[..., Any]:
+    """The lowering of an op to its plain JAX."""
+    rule: Callable[..., Any] = _lower_bare(
+        getattr(reference, op), _OPS[op].multiple_results
+    )
     return rule
 
 
@@ -368,17 +376,30 @@ def cuda_kernel(op: str, target_name: str | None = None) -> Callable[..., Any]:
         if op == "roi_scatter":
             _, image, _ = ctx.avals_in
             results.append(jax.core.ShapedArray((*image.shape, 2), np.int32))
-        called = call(
-            ctx.replace(avals_out=results), *operands, **_attributes(params)
-        )
+        called = call(ctx.replace(avals_out=results), *operands, **_attributes(params))
         return list(called)[: len(ctx.avals_out)]
+
+    return rule
+
+
+def _over_devices(op: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """`local`, and for a program of several devices a call that can be sharded."""
+
+    def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
+        if not partitioning.can_partition(ctx.module_context.axis_context):
+            return local(ctx, *operands, **params)
+        maps, image = ctx.avals_in[0], ctx.avals_in[2 if "pool" in op else 1]
+        groups = params.get("group_ndim", maps.ndim - 4)
+        function = partitioning.partitioned(
+            op, _ON_DEVICE[op], groups, image.ndim - groups, **params
+        )
+        return _lower_bare(function, _OPS[op].multiple_results)(ctx, *operands)
 
     return rule
 
 
 def register(op: str) -> None:
     """Gives an op's primitive its lowerings, for every platform."""
-    bound = _OPS[op]
     portable, cpu, cuda = _portable(op), cpu_kernel(op), cuda_kernel(op)
 
     def lower_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
@@ -389,11 +410,25 @@ def register(op: str) -> None:
         rule = cuda if _cuda.usable() else portable
         return rule(ctx, *operands, **params)
 
-    mlir.register_lowering(bound, portable)
-    mlir.register_lowering(bound, lower_cpu, platform="cpu")
+    rules = {None: portable, "cpu": lower_cpu}
     if _built("_cuda"):
-        mlir.register_lowering(bound, lower_cuda, platform="cuda")
+        rules["cuda"] = lower_cuda
+    for platform, rule in rules.items():
+        mlir.register_lowering(_ON_DEVICE[op], rule, platform=platform)
+        mlir.register_lowering(_OPS[op], _over_devices(op, rule), platform=platform)
 
+
+mlir.register_lowering(
+    primitive.roi_scatter_sum_p,
+    _lower_bare(
+        functools.partial(partitioning.scatter_and_sum, _ON_DEVICE["roi_scatter"]),
+        multiple_results=False,
+    ),
+)
+
+# JAX tells a lowering which devices it is for, and custom_partitioning needs to
+# know, only if the primitive is in this set; there is no public name for it.
+dispatch.prim_requires_devices_during_lowering.update(_OPS.values())
 
 for _op in _OPS:
     register(_op)

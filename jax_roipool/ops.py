@@ -315,13 +315,14 @@ def _pool_forward(
     static: _Static, features: Array, boxes: Array, image: Array
 ) -> tuple[Array, tuple[Array, Array]]:
     pooled, argmax = _bind_pool_argmax(static, features, boxes, image)
-    return pooled, (image, argmax)
+    return pooled, (image, primitive.named(argmax))
 
 
 def _pool_argmax_forward(
     static: _Static, features: Array, boxes: Array, image: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     pooled, argmax = _bind_pool_argmax(static, features, boxes, image)
+    argmax = primitive.named(argmax)
     return (pooled, argmax), (image, argmax)
 
 

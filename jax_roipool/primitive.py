@@ -22,18 +22,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, xla
 from jax.sharding import PartitionSpec
 
+_SHAPES: dict[str, Callable[..., Any]] = {}
+
 
 def _primitive(name: str, abstract_eval: Callable[..., Any]) -> Primitive:
     primitive = Primitive(name)
+    _SHAPES[name] = abstract_eval
     primitive.def_impl(
         lambda *args, **params: xla.apply_primitive(primitive, *args, **params)
     )
     primitive.def_abstract_eval(abstract_eval)
     return primitive
+
+
+def on_device(primitive: Primitive) -> Primitive:
+    """The same op within one device: no transformation sees it.
+
+    What the compiler calls on each shard of sharded arrays (partitioning.py).
+    """
+    twin = _primitive(f"{primitive.name}_on_device", _SHAPES[primitive.name])
+    twin.multiple_results = primitive.multiple_results
+    return twin
+
+
+def named(argmax: jax.Array) -> jax.Array:
+    """The argmax that derivatives keep, by a name that remat policies know."""
+    return checkpoint_name(argmax, "roi_pool_argmax")
 
 
 # --- Shapes, shardings -----------------------------------------------------
@@ -152,7 +171,7 @@ def _roi_pool_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
         return pooled, ad.Zero(jax.typeof(pooled).to_tangent_aval())
     pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
     return pooled, roi_gather_p.bind(
-        tangent, primals[2], argmax, layout=params["layout"]
+        tangent, primals[2], named(argmax), layout=params["layout"]
     )
 
 
@@ -171,6 +190,7 @@ def _roi_pool_argmax_shape(*args: Any, **params: Any) -> tuple[Any, Any]:
 
 def _roi_pool_argmax_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
+    argmax = named(argmax)
     no_tangent = ad.Zero(jax.typeof(argmax).to_tangent_aval())
     if type(tangents[0]) is ad.Zero:
         tangent = ad.Zero(jax.typeof(pooled).to_tangent_aval())
@@ -290,3 +310,17 @@ roi_scatter_p = _primitive("roi_scatter", _roi_scatter_shape)
 ad.defjvp(roi_scatter_p, _roi_scatter_jvp, None, None)
 ad.primitive_transposes[roi_scatter_p] = _roi_scatter_transpose
 batching.fancy_primitive_batchers[roi_scatter_p] = _roi_scatter_batch
+
+
+# --- roi_scatter_sum: roi_scatter, and the sum over devices -----------------
+#
+# What a device calls on its shard where RoIs are sharded; no transformation sees
+# it. A primitive, so that it is lowered on its own, whatever mesh is in force.
+
+
+def _roi_scatter_sum_shape(*args: Any, sums: Any, **params: Any) -> Any:
+    del sums
+    return _roi_scatter_shape(*args, **params)
+
+
+roi_scatter_sum_p = _primitive("roi_scatter_sum", _roi_scatter_sum_shape)

@@ -1,6 +1,7 @@
 """Every test of values runs on every implementation that this machine has."""
 
 import contextlib
+import os
 
 import jax
 import pytest
@@ -10,7 +11,19 @@ from tests import cuda_on_host
 
 
 def pytest_collection_modifyitems(items):
-    """Plain JAX, slow to compile, meets every dtype in one layout by day."""
+    """In the order of implementations, within a file; few of plain JAX by day.
+
+    Plain JAX, slow to compile, meets every dtype in one layout.
+    """
+    wanted = {}
+    for item in items:
+        params = getattr(item, "callspec", None) and item.callspec.params
+        asked = {"implementation", "kernel_implementation", "lowered_to"}
+        names = asked.intersection(params or ())
+        file = wanted.setdefault(item.path, {"": []})
+        target = params[names.pop()] if names else ""
+        file.setdefault(target, []).append(item)
+    items[:] = [i for file in wanted.values() for some in file.values() for i in some]
     for item in items:
         params = getattr(item, "callspec", None) and item.callspec.params
         if (
@@ -22,54 +35,84 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.nightly)
 
 
-def _in_force(target):
-    before = lowering.cpu_target()
-    lowering.set_cpu_target(target)
-    yield target
-    lowering.set_cpu_target(before)
+# What programs call, on the platform that JAX takes, and how to make it so.
+ON_GPU = jax.default_backend() == "gpu"
+if ON_GPU:
+    TARGETS = (lowering.KERNELS, lowering.PORTABLE)
+    if lowering.cuda_problem():
+        pytest.exit(f"no CUDA kernels to test: {lowering.cuda_problem()}", 1)
+    IMPLEMENTATIONS, _use = TARGETS, lowering.set_cuda_target
+else:
+    TARGETS = lowering.supported_cpu_targets()
+    IMPLEMENTATIONS, _use = (*TARGETS, cuda_on_host.NAME), lowering.set_cpu_target
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):
+        pytest.exit("JAX_PLATFORMS asks for a GPU, and jax finds none", 1)
+
+BEST = TARGETS[0]
+_in_force = BEST
+_undo = contextlib.ExitStack()
 
 
-@pytest.fixture(
-    params=[*lowering.supported_cpu_targets(), cuda_on_host.NAME], scope="session"
-)
+@contextlib.contextmanager
+def _target(target):
+    _use(target)
+    yield
+    _use(BEST)
+
+
+def _switch_to(target):
+    """Stays in force until a test wants another: each switch drops programs."""
+    global _in_force
+    if target != _in_force:
+        _undo.close()
+        cuda = target == cuda_on_host.NAME
+        _undo.enter_context(cuda_on_host.use() if cuda else _target(target))
+        _in_force = target
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request):
     """An instruction set of the kernels, "portable", or CUDA's as C++, in force."""
-    if request.param == cuda_on_host.NAME:
-        with cuda_on_host.use():
-            yield request.param
-    else:
-        yield from _in_force(request.param)
+    return request.param
 
 
-@pytest.fixture(
-    params=[
-        target
-        for target in lowering.supported_cpu_targets()
-        if target != lowering.PORTABLE
-    ],
-    scope="session",
-)
+@pytest.fixture(params=[t for t in TARGETS if t != lowering.PORTABLE])
 def kernel_implementation(request):
     """An instruction set of the kernels in force: for what only they know."""
-    yield from _in_force(request.param)
+    return request.param
 
 
 @pytest.fixture(params=["kernels", "portable"])
 def lowered_to(request):
     """Both lowerings, where instruction sets make no difference."""
-    targets = lowering.supported_cpu_targets()
-    if request.param == "kernels" and targets[0] == lowering.PORTABLE:
+    if request.param == "portable":
+        return lowering.PORTABLE
+    if BEST == lowering.PORTABLE:
         pytest.skip(lowering.cpu_problem())
-    yield from _in_force(targets[0 if request.param == "kernels" else -1])
+    return BEST
 
 
 @pytest.fixture
 def kernels():
     """The kernels as a user gets them; skips where there are none."""
-    best = lowering.supported_cpu_targets()[0]
-    if best == lowering.PORTABLE:
+    if BEST == lowering.PORTABLE:
         pytest.skip(lowering.cpu_problem())
-    yield from _in_force(best)
+    return BEST
+
+
+@pytest.fixture(autouse=True)
+def in_force(request):
+    """What the test has asked for by one of the above, else what a user gets."""
+    asked = {"implementation", "kernel_implementation", "lowered_to", "kernels"}
+    names = asked.intersection(request.fixturenames)
+    _switch_to(request.getfixturevalue(names.pop()) if names else BEST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session):
+    result = yield
+    _switch_to(BEST)
+    return result
 
 
 @pytest.fixture

@@ -12,10 +12,22 @@ import pytest
 
 from jax_roipool import lowering, roi_pool
 from tests import cuda_on_host, oracle
-from tests.cases import LAYOUTS, NAN, assert_same, channels_last, in_layout, rng
-from tests.cases import random_rois
+from tests.cases import (
+    LAYOUTS,
+    NAN,
+    assert_same,
+    channels_last,
+    in_layout,
+    random_rois,
+    rng,
+)
 
 DEVICES = 3  # that tests/cuda_on_host/cuda/device.h takes in turn
+
+
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="there is a GPU to try them on"
+)
 
 
 @pytest.fixture
@@ -35,7 +47,14 @@ def on_every_device(run, *operands):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [(1, (1, 1)), (3, (7, 7)), (17, (2, 9)), (64, (3, 3)), (132, (1, 2)), (8, (20, 17))],
+    [
+        (1, (1, 1)),
+        (3, (7, 7)),
+        (17, (2, 9)),
+        (64, (3, 3)),
+        (132, (1, 2)),
+        (8, (20, 17)),
+    ],
 )
 def test_every_cut(host, channels, size, layout):
     """Few and many channels and bins; boxes from one cell to all of the map."""
@@ -70,9 +89,7 @@ def test_gradients_do_not_notice_the_order(host, dtype, layout):
 
     @jax.jit
     def gradient(features):
-        pooled, pull = jax.vjp(
-            lambda f: roi_pool(f, rois, 2, layout=layout), features
-        )
+        pooled, pull = jax.vjp(lambda f: roi_pool(f, rois, 2, layout=layout), features)
         return pull(cotangent.astype(pooled.dtype))[0]
 
     features = jnp.asarray(in_layout(features, layout), dtype)

@@ -57,6 +57,15 @@ def test_links_in_documents_lead_somewhere():
                 assert (document.parent / target).exists(), (document, target)
 
 
+def test_transformations_name_their_tests():
+    text = (ROOT / "docs/transformations.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    assert len(named) > 30
+    for file, function in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {function}(" in source, (file, function)
+
+
 def test_quickstart(tmp_path):
     pytest.importorskip("matplotlib")
     skimage = pytest.importorskip("skimage")

@@ -116,9 +116,7 @@ def build_folder() -> pathlib.Path:
     """Where pip builds for this Python (`build-dir` in pyproject.toml)."""
     python = "cp{}{}".format(*sys.version_info)
     root = pathlib.Path(__file__).parents[1] / "build"
-    return next(
-        iter(root.glob(f"{python}-{python}{sys.abiflags}-*")), root / python
-    )
+    return next(iter(root.glob(f"{python}-{python}{sys.abiflags}-*")), root / python)
 
 
 def report(folder: pathlib.Path) -> int:
@@ -148,7 +146,7 @@ def report(folder: pathlib.Path) -> int:
     spilling = [usage for usage in usages if usage.spills]
     by_architecture = sorted({_number(usage) for usage in usages})
     print(
-        f"{len(names)} kernels on sm_{', sm_'.join(map(str, by_architecture))}; "
+        f"kernels: {len(names)}, on sm_{', sm_'.join(map(str, by_architecture))}; "
         f"at most {max(usage.registers for usage in usages)} registers"
     )
     for usage in spilling:

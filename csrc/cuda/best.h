@@ -38,8 +38,7 @@ struct Best {
   __device__ void Merge(const Best& other) {
     bool better = !(other.value <= value) && value == value;
     if (kArgmax) {
-      const bool worse =
-          !(value <= other.value) && other.value == other.value;
+      const bool worse = !(value <= other.value) && other.value == other.value;
       const bool before = cell < 0 || other.cell < cell;
       better = other.cell >= 0 && (better || (!worse && before));
     }

@@ -42,11 +42,11 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t cell = argmax[i];
       Bits bits{0};
       if (map >= 0 && cell >= 0 && cell < problem.cells()) {
-        bits = last ? source[cell * problem.channels +
-                             Divide(i, problem.channels).remainder]
-                    : source[Divide(i, problem.bins()).quotient *
-                                 problem.cells() +
-                             cell];
+        bits =
+            last ? source[cell * problem.channels +
+                          Divide(i, problem.channels).remainder]
+                 : source[Divide(i, problem.bins()).quotient * problem.cells() +
+                          cell];
       }
       pooled[i] = bits;
     }
@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename Bits>
 Status GatherAs(const GatherCall& call, Stream stream) {
-  GatherArguments a{call, 0, CeilDiv(call.problem.pooled_size(), kResultsPerItem)};
+  GatherArguments a{call, 0,
+                    CeilDiv(call.problem.pooled_size(), kResultsPerItem)};
   a.items = call.problem.groups * call.problem.rois * a.parts;
   return Launch(GatherCells<Bits>, std::min(a.items, kMaxBlocks), kThreads, 0,
                 stream, a);

@@ -25,9 +25,8 @@ namespace ffi = ::xla::ffi;
 
 ffi::Error ErrorOf(Status status) {
   if (status == kSuccess) return ffi::Error::Success();
-  return ffi::Error(
-      ffi::ErrorCode::kInternal,
-      std::string("jax_roipool: CUDA says: ") + Describe(status));
+  return ffi::Error(ffi::ErrorCode::kInternal,
+                    std::string("jax_roipool: CUDA says: ") + Describe(status));
 }
 
 // launch(device), unless the device cannot be asked.
@@ -106,8 +105,7 @@ ffi::Error RoiScatter(Stream stream, ffi::AnyBuffer cotangent, Indices image,
   ScatterCall call{};
   std::string wrong =
       ReadLinear(*gradient, image, argmax, cotangent, layout, &call.problem);
-  if (wrong.empty() &&
-      bounds->element_count() != 2 * image.element_count()) {
+  if (wrong.empty() && bounds->element_count() != 2 * image.element_count()) {
     wrong = "the workspace needs two numbers for each RoI";
   }
   if (!wrong.empty()) return InvalidArgument(std::move(wrong));

@@ -58,8 +58,8 @@ class ChannelsFirstPooling {
       }
       return;
     }
-    map_ = static_cast<const T*>(call_.features) +
-           roi_.map * problem_.map_size();
+    map_ =
+        static_cast<const T*>(call_.features) + roi_.map * problem_.map_size();
     if (HasLargeBins(problem_, roi_, kColumnBinCells)) {
       PoolColumns();
     } else {
@@ -89,8 +89,7 @@ class ChannelsFirstPooling {
           BinRange(roi_.vertical, place.quotient, problem_.height);
       const Range columns =
           BinRange(roi_.horizontal, place.remainder, problem_.width);
-      const bool empty =
-          rows.end <= rows.begin || columns.end <= columns.begin;
+      const bool empty = rows.end <= rows.begin || columns.end <= columns.begin;
       for (int64_t channel = begin_ + slot; channel < end_; channel += slots) {
         const int64_t target = channel * bins + bin;
         if (empty) {
@@ -179,9 +178,8 @@ class ChannelsFirstPooling {
       for (int i = 0; i < kStagedRows; ++i) {
         const int bin = place + i * width;
         if (bin >= bins) break;
-        const Range columns =
-            BinRange(roi_.horizontal, first_column + bin % bin_columns,
-                     problem_.width);
+        const Range columns = BinRange(
+            roi_.horizontal, first_column + bin % bin_columns, problem_.width);
         const int from = columns.begin > tile ? columns.begin : tile;
         const int to = columns.end < tile + width ? columns.end : tile + width;
         const BestCell* downs =

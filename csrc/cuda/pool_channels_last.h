@@ -53,16 +53,16 @@ class ChannelsLastPooling {
     const Division bins = Divide(chunks.quotient, a.bin_parts);
     roi_index_ = bins.quotient;
     const int64_t bin_begin = bins.remainder * a.bins_per_item;
-    const int64_t bin_end = Lesser(bin_begin + a.bins_per_item, problem_.bins());
+    const int64_t bin_end =
+        Lesser(bin_begin + a.bins_per_item, problem_.bins());
     const int64_t chunk = int64_t{lanes_} * kVector;
     const int64_t begin = chunks.remainder * a.chunks_per_item * chunk;
     const int64_t end =
         Lesser(begin + a.chunks_per_item * chunk, problem_.channels);
 
     roi_ = LoadRoi(problem_, call_.scale, call_.boxes, call_.image, roi_index_);
-    const bool together =
-        groups_ > 1 && roi_.map >= 0 &&
-        HasLargeBins(problem_, roi_, kSharedBinCells);
+    const bool together = groups_ > 1 && roi_.map >= 0 &&
+                          HasLargeBins(problem_, roi_, kSharedBinCells);
     map_ = static_cast<const T*>(call_.features) +
            (roi_.map < 0 ? 0 : roi_.map) * problem_.map_size();
     for (int64_t bin = together ? bin_begin : bin_begin + group_; bin < bin_end;
@@ -188,8 +188,7 @@ __global__ void __launch_bounds__(kThreads, PoolBlocksTogether(kArgmax))
 // Cuts the call fine enough for all multiprocessors, and no finer: what is
 // found out about a RoI and a bin then serves more channels.
 inline ChannelsLastArguments CutChannelsLast(const PoolCall& call,
-                                             const Device& device,
-                                             int vector) {
+                                             const Device& device, int vector) {
   const Problem& problem = call.problem;
   ChannelsLastArguments a{};
   a.call = call;

@@ -50,8 +50,7 @@ __device__ inline Roi LoadRoi(const Problem& problem, Scale scale,
   }
   if (loaded.map >= 0) {
     loaded.vertical = MakeBinAxis(y1, y2, scale.height, problem.pooled_height);
-    loaded.horizontal =
-        MakeBinAxis(x1, x2, scale.width, problem.pooled_width);
+    loaded.horizontal = MakeBinAxis(x1, x2, scale.width, problem.pooled_width);
   }
   return loaded;
 }

@@ -56,7 +56,8 @@ struct ScatterMemory {
   __device__ explicit ScatterMemory(int64_t tile_cells) {
     planes = reinterpret_cast<Number*>(SharedMemory());
     values = planes + kScatterChannels * BankStride(tile_cells);
-    cells = reinterpret_cast<int32_t*>(values + kScatterChannels * kBatchStride);
+    cells =
+        reinterpret_cast<int32_t*>(values + kScatterChannels * kBatchStride);
     listed = cells + kScatterChannels * kBatchStride;
     counts = listed + kThreads;
   }
@@ -95,8 +96,8 @@ class Scattering {
     const int64_t first_roi = maps.quotient * problem_.rois;
     for (int64_t base = 0; base < problem_.rois; base += kThreads) {
       const int64_t roi = base + threadIdx.x;
-      const int count = List(roi < problem_.rois &&
-                             Meets(first_roi + roi, maps.remainder));
+      const int count =
+          List(roi < problem_.rois && Meets(first_roi + roi, maps.remainder));
       AddEntries(first_roi + base, count);
       __syncthreads();
     }
@@ -161,9 +162,8 @@ class Scattering {
           const int64_t at =
               first_channel_ + channel;  // and then the entry's place
           const int64_t place =
-              kChannelsLast
-                  ? (roi * bins + bin) * problem_.channels + at
-                  : (roi * problem_.channels + at) * bins + bin;
+              kChannelsLast ? (roi * bins + bin) * problem_.channels + at
+                            : (roi * problem_.channels + at) * bins + bin;
           const int64_t cell = a_.call.argmax[place];
           if (cell >= tile_begin_ && cell < tile_end_) {
             batch.cells[i] = static_cast<int32_t>(cell - tile_begin_);
@@ -316,7 +316,8 @@ ScatterArguments CutScatter(const ScatterCall& call, const Device& device) {
       device.shared_bytes_together / kScatterBlocksTogether - kReserved);
   const int64_t spare = budget - ScatterMemory<Number>::Bytes(0);
   const int64_t most =
-      std::max<int64_t>(spare / (kScatterChannels * sizeof(Number)) / kWarp, 1) *
+      std::max<int64_t>(spare / (kScatterChannels * sizeof(Number)) / kWarp,
+                        1) *
       kWarp;
   ScatterArguments a{};
   a.call = call;
