@@ -2,9 +2,9 @@
 //
 // A block owns a few channels of a map, or of a tile of its cells where a plane
 // is too large for shared memory, and adds up there: one warp per channel,
-// entries in the order of (RoI, bin), a batch at a time. Entries of a batch's
-// step that name the same cell are added up by their lowest lane in the order
-// of the lanes. So nothing depends on which thread or block comes first.
+// entries in the order of (RoI, bin), a batch at a time. To each cell they are
+// added in that order, one by one, as the CPU's kernel does: nothing depends on
+// which thread or block comes first, nor on how a plane is cut.
 //
 // Channels last, a batch is loaded by all threads, eight channels side by side,
 // and handed to the channels' warps through shared memory.
@@ -203,9 +203,9 @@ class Scattering {
     }
   }
 
-  // Adds a batch to this warp's channel.
+  // Adds a batch to this warp's channel, one step after another. Where lanes
+  // name the same cell, the lowest adds all their numbers, in their order.
   __device__ void Add(const Batch& batch) const {
-    Number sums[kScatterSteps];
     unsigned others[kScatterSteps];  // lanes that a leader has yet to add
     bool leads[kScatterSteps];
     for (int i = 0; i < kScatterSteps; ++i) {
@@ -215,22 +215,21 @@ class Scattering {
           __match_any_sync(kAllLanes, cell >= 0 ? cell : -1 - lane_);
       leads[i] = cell >= 0 && (same & ((1u << lane_) - 1)) == 0;
       others[i] = leads[i] ? same & ~(1u << lane_) : 0;
-      sums[i] = batch.values[i];
-    }
-    for (;;) {
-      bool more = false;
-      for (int i = 0; i < kScatterSteps; ++i) more = more || others[i] != 0;
-      if (!__any_sync(kAllLanes, more)) break;
-      for (int i = 0; i < kScatterSteps; ++i) {
-        const int from = others[i] != 0 ? __ffs(others[i]) - 1 : lane_;
-        const Number value = __shfl_sync(kAllLanes, batch.values[i], from);
-        if (others[i] != 0) sums[i] += value;
-        others[i] &= others[i] - 1;
-      }
     }
     Number* plane = memory_.planes + warp_ * plane_stride_;
     for (int i = 0; i < kScatterSteps; ++i) {
-      if (leads[i]) plane[batch.cells[i]] += sums[i];
+      Number sum = batch.values[i];
+      if (leads[i]) sum += plane[batch.cells[i]];
+      while (__any_sync(kAllLanes, others[i] != 0)) {
+        JAX_ROIPOOL_UNROLL(kShufflesPerVote)
+        for (int turn = 0; turn < kShufflesPerVote; ++turn) {
+          const int from = others[i] != 0 ? __ffs(others[i]) - 1 : lane_;
+          const Number value = __shfl_sync(kAllLanes, batch.values[i], from);
+          if (others[i] != 0) sum += value;
+          others[i] &= others[i] - 1;
+        }
+      }
+      if (leads[i]) plane[batch.cells[i]] = sum;
       __syncwarp();
     }
   }
