@@ -44,7 +44,8 @@ constexpr int kScatterChannels = kWarps;
 // Entries that a warp adds up together: that many loads are in flight.
 constexpr int kScatterSteps = 4;
 constexpr int kScatterBatch = kScatterSteps * kWarp;
-// Numbers of other lanes that a lane adds before it asks whether there are more.
+// Numbers of other lanes that a lane adds before it asks whether there are
+// more.
 constexpr int kShufflesPerVote = 4;
 // Blocks of a multiprocessor whose registers and planes should fit together.
 constexpr int kScatterBlocksTogether = 2;
