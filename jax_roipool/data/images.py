@@ -385,9 +385,13 @@ def _resize(
         size, factor = None, scale
     else:
         size, factor = (into.shape[1], into.shape[0]), 0.0
-    result = cv2.resize(image, size, into, factor, factor, cv2.INTER_LINEAR)
-    # OpenCV answers with another array where it takes the size to be another.
-    assert np.may_share_memory(result, into)
+    _keep(cv2.resize(image, size, into, factor, factor, cv2.INTER_LINEAR), into)
+
+
+def _keep(result: NDArray[Any], into: NDArray[Any]) -> None:
+    """Copies what OpenCV did not write where it was told to; it promises little."""
+    if not np.may_share_memory(result, into):
+        into[...] = result
 
 
 def prepare(
@@ -443,7 +447,7 @@ def prepare(
     else:
         rows, columns = bucket_for(height, width, [bucket])
     if config.channels == "BGR":
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
     # OpenCV writes into the blob: another 6 MB per image, touched once, would
     # cost ten times as much as the resize.
     blob: NDArray[Any] = np.empty((rows, columns, 3), config.transport)
@@ -456,8 +460,7 @@ def prepare(
         # cv2's own resize of uint8 is up to 0.83 of a level off, and no faster.
         resized = np.empty((height, width, 3), np.float32)
         _resize(image.astype(np.float32), scale, resized)
-        result = cv2.convertScaleAbs(resized, inside)
-        assert np.may_share_memory(result, blob)
+        _keep(cv2.convertScaleAbs(resized, inside), inside)
     return blob, np.array([height, width, scale], np.float32)
 
 
