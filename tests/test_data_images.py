@@ -375,7 +375,9 @@ def test_16_bits_are_scaled_and_rounded(kind, channels):
 
 def test_pixels_of_other_types_are_refused():
     data = cv2.imencode(".tiff", np.zeros((4, 5, 3), np.float32))[1].tobytes()
-    with pytest.raises(ImageError, match=r"x: pixels must be of 8 or 16 bits.*float32"):
+    # OpenCV 4.10 writes floats as LogLuv.
+    message = r"x: (pixels must be of 8 or 16 bits, got float32|a TIFF of photometric)"
+    with pytest.raises(ImageError, match=message):
         images.decode(data, name="x")
 
 
@@ -544,14 +546,15 @@ def test_truncated_files(file):
         if file.startswith("tiff") and position == count - 1:
             # An unused byte that fills the last strip up to an even number.
             continue
-        refuses(data[:position])
+        message = refuses(data[:position])
+        # By our own walk: what OpenCV finds depends on its version.
+        assert "truncated" in message or position < 16, (position, message)
 
 
-@pytest.mark.parametrize("file", FILES)
+# In the others zeros are pixels, or the decoder's to judge.
+@pytest.mark.parametrize("file", [f for f in FILES if f.startswith(("jpeg", "png"))])
 def test_files_that_end_in_zeros(file):
     """As an interrupted download leaves them, where space was set aside."""
-    if file.startswith(("bmp", "tiff", "webp")):
-        pytest.skip("zeros are pixels, or the decoder's to judge")
     data = FILES[file]
     for position in range(len(data) // 4, len(data) - 2, max(len(data) // 20, 1)):
         refuses(data[:position].ljust(len(data), b"\0"))
@@ -655,6 +658,48 @@ def test_what_decoders_could_read_differently():
     assert "second tag ImageWidth" in refuses(twice)
 
 
+def test_blocks_that_do_not_fit():
+    data = bytearray(FILES["tiff"])
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    tags = {
+        struct.unpack_from("<H", data, entry)[0]: entry
+        for entry in range(start + 2, start + 2 + 12 * count, 12)
+    }
+
+    def with_tag(tag, kind, number, value):
+        changed = bytearray(data)
+        struct.pack_into("<HHII", changed, tags[tag], tag, kind, number, value)
+        return bytes(changed)
+
+    images.decode(with_tag(279, 4, 1, 40 * 56 * 3))
+    missing = "damaged: TIFF without all of its pixels"
+    assert missing in refuses(with_tag(279, 4, 1, 40 * 56 * 3 - 1))
+    assert missing in refuses(with_tag(278, 3, 1, 20))  # two strips, one given
+    assert "truncated: TIFF" in refuses(with_tag(273, 4, 1, len(data)))
+    assert "truncated: TIFF" in refuses(with_tag(273, 4, 2**31, 8))
+
+    webp = FILES["webp"]
+    (length,) = struct.unpack_from("<I", webp, 16)
+    longer = webp[:16] + struct.pack("<I", length + 2) + webp[20:]
+    assert "WebP chunks do not end with the file" in refuses(longer)
+
+    picture = Image.fromarray(np.zeros((6, 6), np.uint8), "P")
+    gif = encoded(picture, "GIF")
+    frame = gif.index(b",\0\0\0\0\6\0\6\0")
+    shifted = gif[: frame + 1] + b"\1" + gif[frame + 2 :]
+    assert "frame larger than the image" in refuses(shifted)
+
+
+def test_a_size_that_is_not_that_of_the_header(monkeypatch):
+    """No file is known that gets here; decoders have had bugs."""
+    other = np.zeros((41, 56, 3), np.uint8)
+    monkeypatch.setattr(images.cv2, "imdecode", lambda data, flags: other)
+    message = refuses(FILES["jpeg"])
+    assert "says 40 x 56 pixels" in message
+    assert "data 41 x 56" in message
+
+
 def test_png_with_too_little_data():
     data = png(8, 8, chunk(b"IDAT", zlib.compress(bytes(100))))
     assert "cannot decode this PNG" in refuses(data)
@@ -719,6 +764,19 @@ def test_files_that_are_none(tmp_path):
         images.decode(b"")
     with pytest.raises(TypeError, match=r"source must be a path or the bytes.*ndarray"):
         images.decode(np.zeros(3))
+
+
+def test_a_file_too_large_to_be_an_image_is_not_read(tmp_path):
+    sparse = tmp_path / "large.jpg"
+    sparse.write_bytes(b"\xff\xd8\xff")
+    os.truncate(sparse, 2**36)
+    before = time.perf_counter()
+    for function in (images.decode, images.image_size):
+        with pytest.raises(ImageError, match=r"large.jpg: a file of 68719476736 bytes"):
+            function(sparse)
+    assert time.perf_counter() - before < 1
+    sparse.write_bytes(FILES["jpeg"])
+    assert images.decode(sparse, max_pixels=2240).shape == (40, 56, 3)
 
 
 # --- Arguments --------------------------------------------------------------

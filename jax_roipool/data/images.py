@@ -557,7 +557,7 @@ def image_size(source: Source, *, name: str | None = None) -> tuple[int, int]:
     """
     with _named(source, name):
         for head in (_HEAD_BYTES, None):
-            data = _read(source, head)
+            data = _read(source, head, MAX_PIXELS)
             try:
                 return _format(data).size(data)
             except _Problem:
@@ -622,7 +622,7 @@ def decode(
     """
     max_pixels = _check_size("max_pixels", max_pixels)
     with _named(source, name):
-        data = _read(source, None)
+        data = _read(source, None, max_pixels)
         kind = _format(data)
         height, width = kind.size(data)
         if height * width > max_pixels:
@@ -673,18 +673,25 @@ def _named(source: Any, name: str | None) -> Iterator[None]:
         raise ImageError(f"{name}: {error.strerror or error}") from error
 
 
-def _read(source: Source, limit: int | None) -> bytes:
-    """The bytes of the source, at most `limit` of a file."""
+def _read(source: Source, head: int | None, max_pixels: int) -> bytes:
+    """The bytes of the source; of a file only the first `head`, or `None`: all."""
     if isinstance(source, str | os.PathLike):
         try:
-            mode = os.stat(source).st_mode
+            status = os.stat(source)
         except ValueError as error:  # a path with a zero byte
             raise _Problem(str(error)) from error
         # Reading a pipe or a terminal could wait for ever.
-        if not stat.S_ISREG(mode):
-            raise _Problem("a directory" if stat.S_ISDIR(mode) else "no regular file")
+        if not stat.S_ISREG(status.st_mode):
+            is_directory = stat.S_ISDIR(status.st_mode)
+            raise _Problem("a directory" if is_directory else "no regular file")
+        # Four channels of 16 bits, uncompressed, and room for metadata.
+        if head is None and status.st_size > 8 * max_pixels + _METADATA_BYTES:
+            raise _Problem(
+                f"a file of {status.st_size} bytes, more than an image of "
+                f"{max_pixels} pixels takes"
+            )
         with open(source, "rb") as file:
-            data = file.read() if limit is None else file.read(limit)
+            data = file.read(-1 if head is None else head)
     else:
         data = bytes(source)
     if not data:
@@ -699,6 +706,7 @@ def _read(source: Source, limit: int | None) -> bytes:
 # might read differently (a second frame header, a tag given twice) is refused.
 
 _HEAD_BYTES = 2**18
+_METADATA_BYTES = 2**24
 # No writer comes near; a file of nothing but small parts would take minutes.
 _MAX_PARTS = 2**16
 # Every scan of a progressive JPEG goes over all pixels, however short it is.
