@@ -1,0 +1,1 @@
+"""Fast R-CNN's data layer."""
