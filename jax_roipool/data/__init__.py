@@ -1,0 +1,15 @@
+"""Fast R-CNN's data layer: records, sampling of RoIs, boxes.
+
+>>> from jax_roipool import data
+>>> data.iou([[0, 0, 9, 9]], [[0, 0, 9, 4]])
+array([[0.5]], dtype=float32)
+"""
+
+from jax_roipool.data.boxes import MAX_LOG_SIZE as MAX_LOG_SIZE
+from jax_roipool.data.boxes import areas as areas
+from jax_roipool.data.boxes import clip as clip
+from jax_roipool.data.boxes import decode as decode
+from jax_roipool.data.boxes import encode as encode
+from jax_roipool.data.boxes import flip as flip
+from jax_roipool.data.boxes import iou as iou
+from jax_roipool.data.boxes import nms as nms
