@@ -85,3 +85,64 @@ def deltas(box, target):
     dx = (u1 + tw / 2 - x1 - w / 2) / w
     dy = (v1 + th / 2 - y1 - h / 2) / h
     return dx, dy, math.log(tw / w), math.log(th / h)
+
+
+def match(record, boxes):
+    """For each box: the greatest overlap with what may be a sample, and which."""
+    result = []
+    for box in boxes:
+        best = (F(0), -1)
+        for i, truth in enumerate(record.boxes):
+            if record.crowd[i] or record.difficult[i]:
+                continue
+            overlap = iou(box, truth)
+            if overlap > best[0]:
+                best = (overlap, i)
+        result.append(best)
+    return result
+
+
+def target_statistics(records, num_classes, threshold=0.5):
+    """Means and stds of every class in two passes; 0 and 1 where there is none."""
+    targets = [[] for _ in range(num_classes)]
+    for record in records:
+        boxes = [*record.boxes[record.trainable], *record.proposals]
+        for box, (overlap, i) in zip(boxes, match(record, boxes), strict=True):
+            if i >= 0 and overlap >= F(threshold):
+                targets[record.classes[i]].append(deltas(box, record.boxes[i]))
+    means, stds = np.zeros((num_classes, 4)), np.ones((num_classes, 4))
+    for k, some in enumerate(targets):
+        if some:
+            means[k], stds[k] = np.mean(some, axis=0), np.std(some, axis=0)
+    stds[stds == 0] = 1
+    return means, stds, [len(t) for t in targets]
+
+
+def random_records(count, seed, num_classes=5, proposals=30):
+    """Fields of records: images of 40 to 200 pixels, many overlapping proposals."""
+    r = np.random.default_rng(seed)
+    result = []
+    for i in range(count):
+        height, width = map(int, r.integers(40, 200, 2))
+        last = np.array([width, height] * 2) - 1
+        n = int(r.integers(0, 6))
+        low = r.uniform(0, 0.6, (n, 2)) * last[:2]
+        truth = np.concatenate([low, low + r.uniform(0, 60, (n, 2))], axis=1)
+        truth = np.clip(truth, 0, last)
+        some = truth[r.integers(0, n, proposals)] if n else np.zeros((proposals, 4))
+        moved = np.clip(some + r.normal(0, 6, (proposals, 4)), 0, last)
+        moved = np.sort(moved.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+        fields = {
+            "id": f"{seed}-{i}",
+            "image": f"images/{i}.jpg",
+            "height": height,
+            "width": width,
+            "boxes": truth.astype(F),
+            "classes": r.integers(1, num_classes, n).astype(np.int32),
+            "difficult": r.random(n) < 0.2,
+            "crowd": r.random(n) < 0.2,
+        }
+        if proposals:
+            fields["proposals"] = moved.astype(F)
+        result.append(fields)
+    return result

@@ -346,3 +346,16 @@ def test_nothing_is_written_to_its_arguments():
     boxes.clip(a, 10, 10)
     boxes.decode(a, boxes.encode(a, a))
     boxes.iou(a, a)
+
+
+@pytest.mark.parametrize("xp", NAMESPACES)
+def test_no_boxes(xp):
+    none, some = xp.zeros((0, 4)), xp.ones((3, 4))
+    assert boxes.areas(none).shape == (0,)
+    assert boxes.iou(none, some).shape == (0, 3)
+    assert boxes.iou(some, none).shape == (3, 0)
+    assert boxes.encode(none, none).shape == (0, 4)
+    assert boxes.decode(none, xp.zeros((0, 8))).shape == (0, 8)
+    assert boxes.decode(some, xp.zeros((3, 0))).shape == (3, 0)
+    assert boxes.clip(none, 5, 5).shape == boxes.flip(none, 5).shape == (0, 4)
+    assert boxes.clip(xp.zeros((0, 7, 8)), 5, 5).shape == (0, 7, 8)

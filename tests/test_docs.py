@@ -10,7 +10,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data", ".data.boxes"]
+MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
+MODULES += [".data.boxes", ".data.readers", ".data.roidb"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,3 +13,10 @@ from jax_roipool.data.boxes import encode as encode
 from jax_roipool.data.boxes import flip as flip
 from jax_roipool.data.boxes import iou as iou
 from jax_roipool.data.boxes import nms as nms
+from jax_roipool.data.readers import VOC_CLASSES as VOC_CLASSES
+from jax_roipool.data.readers import read_coco as read_coco
+from jax_roipool.data.readers import read_voc as read_voc
+from jax_roipool.data.roidb import Record as Record
+from jax_roipool.data.roidb import Report as Report
+from jax_roipool.data.roidb import Roidb as Roidb
+from jax_roipool.data.roidb import TargetStatistics as TargetStatistics

@@ -59,6 +59,11 @@ def _in_fours(name: str, value: Any, xp: Any) -> Any:
     return array.reshape(*array.shape[:-1], array.shape[-1] // 4, 4)
 
 
+def _in_a_row(fours: Any) -> Any:
+    """[..., K, 4] as [..., 4 * K]; of no boxes too, where -1 has no answer."""
+    return fours.reshape(*fours.shape[:-2], 4 * fours.shape[-2])
+
+
 def _product(width: Any, height: Any, xp: Any) -> Any:
     """`width * height`, and 0 where either is not above 0 (or is NaN).
 
@@ -233,7 +238,7 @@ def decode(
         new_size = size * xp.exp(log_size)
         low = center + shift * size - np.float32(0.5) * new_size
         result = xp.concatenate([low, low + new_size - 1], axis=-1)
-    return result.reshape(*result.shape[:-2], -1)
+    return _in_a_row(result)
 
 
 def clip(boxes: Any, height: Any, width: Any) -> Any:
@@ -266,8 +271,7 @@ def clip(boxes: Any, height: Any, width: Any) -> Any:
         xp.maximum(xp.minimum(fours[..., i::2], last[i][..., None]), np.float32(0))
         for i in (0, 1)
     )
-    result = xp.stack([x, y], axis=-1)  # (x1, y1), (x2, y2)
-    return result.reshape(*result.shape[:-3], -1)
+    return _in_a_row(xp.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1))
 
 
 def flip(boxes: Any, width: Any) -> Any:
@@ -299,7 +303,7 @@ def flip(boxes: Any, width: Any) -> Any:
     last = (_as_float32("width", width, xp) - 1)[..., None]
     x1, y1, x2, y2 = (fours[..., i] for i in range(4))
     result = xp.stack([last - x2, y1, last - x1, y2], axis=-1)
-    return result.reshape(*result.shape[:-2], -1)
+    return _in_a_row(result)
 
 
 # --- Non-maximum suppression -------------------------------------------------
