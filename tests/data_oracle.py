@@ -146,3 +146,55 @@ def random_records(count, seed, num_classes=5, proposals=30):
             fields["proposals"] = moved.astype(F)
         result.append(fields)
     return result
+
+
+def sample(
+    record,
+    rng,
+    num_classes,
+    *,
+    count=64,
+    low=0.1,
+    high=0.5,
+    fg=0.5,
+    fraction=0.25,
+    means=(0, 0, 0, 0),
+    stds=(0.1, 0.1, 0.2, 0.2),
+    crowd_threshold=0.7,
+):
+    """The RoIs of one image and their blobs, one after another."""
+    truth = [b for b, ok in zip(record.boxes, record.trainable, strict=True) if ok]
+    proposals = [] if record.proposals is None else list(record.proposals)
+    matched = match(record, truth + proposals)
+    foreground, background = [], []
+    for i, (box, (overlap, _)) in enumerate(
+        zip(truth + proposals, matched, strict=True)
+    ):
+        crowds = [b for b, c in zip(record.boxes, record.crowd, strict=True) if c]
+        if i >= len(truth) and any(
+            shared(box, c) / area(box) > F(crowd_threshold) for c in crowds
+        ):
+            continue
+        if overlap >= F(fg):
+            foreground.append(i)
+        elif F(low) <= overlap < F(high):
+            background.append(i)
+
+    def draw(some, at_most):
+        return [some[k] for k in rng.permutation(len(some))][:at_most]
+
+    foreground = draw(foreground, round(fraction * count))
+    background = draw(background, count - len(foreground))
+    rois, labels = np.zeros((count, 4), F), np.zeros(count, np.int32)
+    targets = np.zeros((count, 4 * num_classes))
+    weights = np.zeros((count, 4 * num_classes))
+    for row, i in enumerate(foreground + background):
+        rois[row] = (truth + proposals)[i]
+        if row < len(foreground):
+            k = matched[i][1]
+            label = labels[row] = record.classes[k]
+            for j, delta in enumerate(deltas(rois[row], record.boxes[k])):
+                targets[row, 4 * label + j] = (delta - means[j]) / stds[j]
+                weights[row, 4 * label + j] = 1
+    valid = np.arange(count) < len(foreground) + len(background)
+    return rois, labels, targets, weights, weights, valid

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
-MODULES += [".data.boxes", ".data.readers", ".data.roidb"]
+MODULES += [".data.boxes", ".data.readers", ".data.roidb", ".data.sampling"]
 
 
 @pytest.mark.parametrize("name", MODULES)

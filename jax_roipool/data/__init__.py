@@ -20,3 +20,11 @@ from jax_roipool.data.roidb import Record as Record
 from jax_roipool.data.roidb import Report as Report
 from jax_roipool.data.roidb import Roidb as Roidb
 from jax_roipool.data.roidb import TargetStatistics as TargetStatistics
+from jax_roipool.data.sampling import Candidates as Candidates
+from jax_roipool.data.sampling import Sample as Sample
+from jax_roipool.data.sampling import SamplingConfig as SamplingConfig
+from jax_roipool.data.sampling import bbox_targets as bbox_targets
+from jax_roipool.data.sampling import candidates as candidates
+from jax_roipool.data.sampling import choose as choose
+from jax_roipool.data.sampling import has_samples as has_samples
+from jax_roipool.data.sampling import sample as sample
