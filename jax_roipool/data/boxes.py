@@ -59,6 +59,20 @@ def _in_fours(name: str, value: Any, xp: Any) -> Any:
     return array.reshape(*array.shape[:-1], array.shape[-1] // 4, 4)
 
 
+def _compiled(function: Any) -> Any:
+    """The function of arrays and `xp`, as one program where the arrays are JAX's.
+
+    Called outside `jit`, its operations would be compiled and run one by one.
+    """
+    jitted = jax.jit(function, static_argnames="xp")
+
+    @functools.wraps(function)
+    def call(*arrays: Any, xp: Any) -> Any:
+        return (jitted if xp is jnp else function)(*arrays, xp=xp)
+
+    return call
+
+
 def _in_a_row(fours: Any) -> Any:
     """[..., K, 4] as [..., 4 * K]; of no boxes too, where -1 has no answer."""
     return fours.reshape(*fours.shape[:-2], 4 * fours.shape[-2])
@@ -113,7 +127,12 @@ def areas(boxes: Any) -> Any:
       array([160.,   1.,   0.], dtype=float32)
     """
     xp = _namespace(boxes)
-    return _areas(_as_boxes("boxes", boxes, xp), xp)
+    return _areas_of(_as_boxes("boxes", boxes, xp), xp=xp)
+
+
+@_compiled
+def _areas_of(boxes: Any, xp: Any) -> Any:
+    return _areas(boxes, xp)
 
 
 def iou(boxes: Any, others: Any) -> Any:
@@ -141,7 +160,12 @@ def iou(boxes: Any, others: Any) -> Any:
     for name, array in (("boxes", a), ("others", b)):
         if array.ndim < 2:
             raise ValueError(f"{name} must have shape [..., N, 4], got {array.shape}")
-    return _iou(a[..., :, None, :], b[..., None, :, :], xp)
+    return _all_pairs(a, b, xp=xp)
+
+
+@_compiled
+def _all_pairs(boxes: Any, others: Any, xp: Any) -> Any:
+    return _iou(boxes[..., :, None, :], others[..., None, :, :], xp)
 
 
 def _center_and_size(boxes: Any) -> tuple[Any, Any]:
@@ -175,6 +199,15 @@ def encode(boxes: Any, targets: Any, *, means: Any = None, stds: Any = None) -> 
     """
     xp = _namespace(boxes, targets, means, stds)
     a, b = _as_boxes("boxes", boxes, xp), _as_boxes("targets", targets, xp)
+    if means is not None:
+        means = _as_boxes("means", means, xp)
+    if stds is not None:
+        stds = _as_boxes("stds", stds, xp)
+    return _encode(a, b, means, stds, xp=xp)
+
+
+@_compiled
+def _encode(a: Any, b: Any, means: Any, stds: Any, xp: Any) -> Any:
     with np.errstate(invalid="ignore", over="ignore"):
         (center, size), (to, to_size) = _center_and_size(a), _center_and_size(b)
         some = (size > 0) & (to_size > 0) & xp.isfinite(size) & xp.isfinite(to_size)
@@ -184,9 +217,9 @@ def encode(boxes: Any, targets: Any, *, means: Any = None, stds: Any = None) -> 
         shift = xp.where(some, (to - center) / size, 0)
         deltas = xp.concatenate([shift, xp.log(to_size / size)], axis=-1)
     if means is not None:
-        deltas = deltas - _as_boxes("means", means, xp)
+        deltas = deltas - means
     if stds is not None:
-        deltas = deltas / _as_boxes("stds", stds, xp)
+        deltas = deltas / stds
     return deltas
 
 
@@ -196,7 +229,7 @@ def decode(
     *,
     means: Any = None,
     stds: Any = None,
-    max_log_size: float | None = None,
+    max_log_size: Any = None,
 ) -> Any:
     """The boxes that deltas make of boxes: the inverse of `encode`.
 
@@ -224,16 +257,27 @@ def decode(
       array([[ 5.,  5., 14., 14.,  0.,  0.,  9.,  9.]], dtype=float32)
     """
     xp = _namespace(boxes, deltas, means, stds)
-    a = _as_boxes("boxes", boxes, xp)[..., None, :]
+    a = _as_boxes("boxes", boxes, xp)
     d = _in_fours("deltas", deltas, xp)
-    if stds is not None:
-        d = d * _as_boxes("stds", stds, xp)
     if means is not None:
-        d = d + _as_boxes("means", means, xp)
-    shift, log_size = d[..., :2], d[..., 2:]
+        means = _as_boxes("means", means, xp)
+    if stds is not None:
+        stds = _as_boxes("stds", stds, xp)
     if max_log_size is not None:
-        log_size = xp.minimum(log_size, np.float32(max_log_size))
-    center, size = _center_and_size(a)
+        max_log_size = _as_float32("max_log_size", max_log_size, xp)
+    return _decode(a, d, means, stds, max_log_size, xp=xp)
+
+
+@_compiled
+def _decode(a: Any, d: Any, means: Any, stds: Any, most: Any, xp: Any) -> Any:
+    if stds is not None:
+        d = d * stds
+    if means is not None:
+        d = d + means
+    shift, log_size = d[..., :2], d[..., 2:]
+    if most is not None:
+        log_size = xp.minimum(log_size, most)
+    center, size = _center_and_size(a[..., None, :])
     with np.errstate(over="ignore", invalid="ignore"):
         new_size = size * xp.exp(log_size)
         low = center + shift * size - np.float32(0.5) * new_size
@@ -263,10 +307,13 @@ def clip(boxes: Any, height: Any, width: Any) -> Any:
     """
     xp = _namespace(boxes, height, width)
     fours = _in_fours("boxes", boxes, xp)
-    last = [
-        (_as_float32(name, value, xp) - 1)[..., None]
-        for name, value in (("width", width), ("height", height))
-    ]
+    height = _as_float32("height", height, xp)
+    return _clip(fours, height, _as_float32("width", width, xp), xp=xp)
+
+
+@_compiled
+def _clip(fours: Any, height: Any, width: Any, xp: Any) -> Any:
+    last = [(width - 1)[..., None], (height - 1)[..., None]]
     x, y = (
         xp.maximum(xp.minimum(fours[..., i::2], last[i][..., None]), np.float32(0))
         for i in (0, 1)
@@ -300,7 +347,12 @@ def flip(boxes: Any, width: Any) -> Any:
     """
     xp = _namespace(boxes, width)
     fours = _in_fours("boxes", boxes, xp)
-    last = (_as_float32("width", width, xp) - 1)[..., None]
+    return _flip(fours, _as_float32("width", width, xp), xp=xp)
+
+
+@_compiled
+def _flip(fours: Any, width: Any, xp: Any) -> Any:
+    last = (width - 1)[..., None]
     x1, y1, x2, y2 = (fours[..., i] for i in range(4))
     result = xp.stack([last - x2, y1, last - x1, y2], axis=-1)
     return _in_a_row(result)
