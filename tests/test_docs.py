@@ -10,9 +10,11 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
+MODULES += [".data.boxes", ".data.readers", ".data.roidb", ".data.sampling"]
 
 
-@pytest.mark.parametrize("name", ["", ".lowering", ".ops", ".linen", ".nnx"])
+@pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     if name in (".linen", ".nnx"):
         pytest.importorskip("flax")
@@ -29,6 +31,14 @@ def test_every_public_function_has_an_example():
         doc = getattr(jax_roipool, name).__doc__
         for part in ("Args:", "Returns:", "Raises:", "Example:", ">>>"):
             assert part in doc, (name, part)
+
+
+def test_every_public_name_of_data_has_an_example():
+    from jax_roipool import data
+
+    for name, value in vars(data).items():
+        if callable(value) and not name.startswith("_"):
+            assert ">>>" in value.__doc__, name
 
 
 def test_readme():
