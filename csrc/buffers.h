@@ -80,6 +80,50 @@ inline std::string CheckPool(const Boxes& boxes, const Indices& image,
   return wrong;
 }
 
+// The further checks of the linear ops.
+inline std::string ReadLinear(const xla::ffi::AnyBuffer& map,
+                              const Indices& image, const Indices& argmax,
+                              const xla::ffi::AnyBuffer& pooled,
+                              std::string_view layout, Problem* problem) {
+  std::string wrong = ReadProblem(map, image, pooled, layout, problem);
+  if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(pooled));
+  return wrong;
+}
+
+// What handlers are bound to: a backend's context, operands and first result of
+// the op; further results; then the op's attributes.
+
+template <typename Context>
+auto BindPool() {
+  return xla::ffi::Ffi::Bind()
+      .Ctx<Context>()
+      .template Arg<xla::ffi::AnyBuffer>()
+      .template Arg<Boxes>()
+      .template Arg<Indices>()
+      .template Ret<xla::ffi::AnyBuffer>();
+}
+template <typename Binding>
+auto WithPoolAttributes(Binding binding) {
+  return std::move(binding)
+      .template Attr<float>("scale_height")
+      .template Attr<float>("scale_width")
+      .template Attr<std::string_view>("layout");
+}
+
+template <typename Context>
+auto BindLinear() {
+  return xla::ffi::Ffi::Bind()
+      .Ctx<Context>()
+      .template Arg<xla::ffi::AnyBuffer>()
+      .template Arg<Indices>()
+      .template Arg<Indices>()
+      .template Ret<xla::ffi::AnyBuffer>();
+}
+template <typename Binding>
+auto WithLinearAttributes(Binding binding) {
+  return std::move(binding).template Attr<std::string_view>("layout");
+}
+
 }  // namespace jax_roipool
 
 #endif  // JAX_ROIPOOL_CSRC_BUFFERS_H_

@@ -388,11 +388,8 @@ def _over_devices(op: str, local: Callable[..., Any]) -> Callable[..., Any]:
     def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
         if not partitioning.can_partition(ctx.module_context.axis_context):
             return local(ctx, *operands, **params)
-        maps, image = ctx.avals_in[0], ctx.avals_in[2 if "pool" in op else 1]
-        groups = params.get("group_ndim", maps.ndim - 4)
-        function = partitioning.partitioned(
-            op, _ON_DEVICE[op], groups, image.ndim - groups, **params
-        )
+        ndims = tuple(aval.ndim for aval in ctx.avals_in)
+        function = partitioning.partitioned(op, _ON_DEVICE[op], ndims, **params)
         return _lower_bare(function, _OPS[op].multiple_results)(ctx, *operands)
 
     return rule

@@ -154,21 +154,22 @@ def can_partition(axis_context: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def partitioned(
-    op: str, local: Primitive, groups: int, rois: int, **params: Any
+    op: str, local: Primitive, ndims: tuple[int, ...], **params: Any
 ) -> Callable[..., Any]:
     """The op on arrays that may be sharded: `local` on every device's shards.
 
     Args:
       op: The name of the op.
       local: A primitive with its meaning and parameters.
-      groups: How many group axes there are.
-      rois: How many RoI axes.
+      ndims: How many dimensions each operand has.
       **params: The op's parameters.
     """
-    layout = params["layout"]
+    arrays = _OPERANDS_RESULTS[op]
+    ndim = dict(zip(arrays[0], ndims, strict=True))
+    groups = ndim["map"] - 4 if "map" in ndim else params["group_ndim"]
     operands, results = (
-        [_factors(array, groups, rois, layout) for array in arrays]
-        for arrays in _OPERANDS_RESULTS[op]
+        [_factors(a, groups, ndim["roi"] - groups, params["layout"]) for a in some]
+        for some in arrays
     )
 
     def bind(*args: Any) -> Any:

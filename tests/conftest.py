@@ -9,6 +9,9 @@ import pytest
 from jax_roipool import lowering
 from tests import cuda_on_host
 
+# Fixtures by which a test says what it is for; see `in_force`.
+CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
+
 
 def pytest_collection_modifyitems(items):
     """In the order of implementations, within a file; few of plain JAX by day.
@@ -17,22 +20,17 @@ def pytest_collection_modifyitems(items):
     """
     wanted = {}
     for item in items:
-        params = getattr(item, "callspec", None) and item.callspec.params
-        asked = {"implementation", "kernel_implementation", "lowered_to"}
-        names = asked.intersection(params or ())
+        params = item.callspec.params if hasattr(item, "callspec") else {}
         file = wanted.setdefault(item.path, {"": []})
-        target = params[names.pop()] if names else ""
+        target = next((params[name] for name in CHOICES if name in params), "")
         file.setdefault(target, []).append(item)
-    items[:] = [i for file in wanted.values() for some in file.values() for i in some]
-    for item in items:
-        params = getattr(item, "callspec", None) and item.callspec.params
         if (
-            params
-            and params.get("implementation") == lowering.PORTABLE
+            params.get("implementation") == lowering.PORTABLE
             and params.get("layout") == "NCHW"
             and params.get("dtype", "float32") != "float32"
         ):
             item.add_marker(pytest.mark.nightly)
+    items[:] = [i for file in wanted.values() for some in file.values() for i in some]
 
 
 # What programs call, on the platform that JAX takes, and how to make it so.
@@ -102,10 +100,9 @@ def kernels():
 
 @pytest.fixture(autouse=True)
 def in_force(request):
-    """What the test has asked for by one of the above, else what a user gets."""
-    asked = {"implementation", "kernel_implementation", "lowered_to", "kernels"}
-    names = asked.intersection(request.fixturenames)
-    _switch_to(request.getfixturevalue(names.pop()) if names else BEST)
+    """What the test has asked for by one of `CHOICES`, else what a user gets."""
+    names = [name for name in CHOICES if name in request.fixturenames]
+    _switch_to(request.getfixturevalue(names[0]) if names else BEST)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -132,8 +132,8 @@ ffi::Error RunLinear(ffi::ThreadPool& pool, Linear op,
                      std::string_view layout) {
   return Guarded([&]() -> ffi::Error {
     Problem problem;
-    std::string wrong = ReadProblem(map, image, pooled, layout, &problem);
-    if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(pooled));
+    std::string wrong =
+        ReadLinear(map, image, argmax, pooled, layout, &problem);
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
     const bool gather = op == Linear::kGather;
     const ffi::AnyBuffer& result = gather ? pooled : map;
@@ -180,45 +180,14 @@ ffi::Error RoiScatter(ffi::ThreadPool pool, ffi::AnyBuffer cotangent,
 }
 
 XLA_FFI_DEFINE_HANDLER(kRoiPool, RoiPool,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Boxes>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<float>("scale_height")
-                           .Attr<float>("scale_width")
-                           .Attr<std::string_view>("layout"));
-
-XLA_FFI_DEFINE_HANDLER(kRoiPoolArgmax, RoiPoolArgmax,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Boxes>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Ret<Indices>()
-                           .Attr<float>("scale_height")
-                           .Attr<float>("scale_width")
-                           .Attr<std::string_view>("layout"));
-
+                       WithPoolAttributes(BindPool<ffi::ThreadPool>()));
+XLA_FFI_DEFINE_HANDLER(
+    kRoiPoolArgmax, RoiPoolArgmax,
+    WithPoolAttributes(BindPool<ffi::ThreadPool>().Ret<Indices>()));
 XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Indices>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<std::string_view>("layout"));
-
+                       WithLinearAttributes(BindLinear<ffi::ThreadPool>()));
 XLA_FFI_DEFINE_HANDLER(kRoiScatter, RoiScatter,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Indices>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<std::string_view>("layout"));
+                       WithLinearAttributes(BindLinear<ffi::ThreadPool>()));
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "capsules.h"
 #include "cpu/dispatch.h"
 #include "cpu/handlers.h"
 #include "cpu/plan.h"
@@ -21,15 +22,6 @@ namespace py = pybind11;
 
 namespace jax_roipool::cpu {
 namespace {
-
-py::dict Targets() {
-  py::dict targets;
-  for (const Handler& handler : kHandlers) {
-    targets[("jax_roipool_" + std::string(handler.op)).c_str()] =
-        py::capsule(reinterpret_cast<void*>(handler.function));
-  }
-  return targets;
-}
 
 std::vector<std::string> SupportedNames() {
   std::vector<std::string> names;
@@ -85,7 +77,9 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   // Of the headers this was compiled against, to be compared with jaxlib's.
   module.attr("FFI_API_VERSION") =
       py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
-  module.def("ffi_targets", &Targets, "Target name -> handler capsule.");
+  module.def(
+      "ffi_targets", [] { return Targets(kHandlers); },
+      "Target name -> handler capsule.");
   module.def("built_targets", &BuiltTargets,
              "Instruction sets with kernels built in, best first.");
   module.def("supported_targets", &SupportedNames,

@@ -74,15 +74,6 @@ ffi::Error RoiPoolArgmax(Stream stream, ffi::AnyBuffer features, Boxes boxes,
                   layout, *pooled, &*argmax);
 }
 
-// The checks of the linear ops.
-std::string ReadLinear(const ffi::AnyBuffer& map, const Indices& image,
-                       const Indices& argmax, const ffi::AnyBuffer& pooled,
-                       std::string_view layout, Problem* problem) {
-  std::string wrong = ReadProblem(map, image, pooled, layout, problem);
-  if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(pooled));
-  return wrong;
-}
-
 ffi::Error RoiGather(Stream stream, ffi::AnyBuffer tangent, Indices image,
                      Indices argmax, ffi::Result<ffi::AnyBuffer> pooled,
                      std::string_view layout) {
@@ -120,50 +111,19 @@ ffi::Error RoiScatter(Stream stream, ffi::AnyBuffer cotangent, Indices image,
 }
 
 XLA_FFI_DEFINE_HANDLER(kRoiPool, RoiPool,
-                       ffi::Ffi::Bind()
-                           .Ctx<StreamContext>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Boxes>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<float>("scale_height")
-                           .Attr<float>("scale_width")
-                           .Attr<std::string_view>("layout"),
+                       WithPoolAttributes(BindPool<StreamContext>()),
                        {ffi::Traits::kCmdBufferCompatible});
-
-XLA_FFI_DEFINE_HANDLER(kRoiPoolArgmax, RoiPoolArgmax,
-                       ffi::Ffi::Bind()
-                           .Ctx<StreamContext>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Boxes>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Ret<Indices>()
-                           .Attr<float>("scale_height")
-                           .Attr<float>("scale_width")
-                           .Attr<std::string_view>("layout"),
-                       {ffi::Traits::kCmdBufferCompatible});
-
+XLA_FFI_DEFINE_HANDLER(
+    kRoiPoolArgmax, RoiPoolArgmax,
+    WithPoolAttributes(BindPool<StreamContext>().Ret<Indices>()),
+    {ffi::Traits::kCmdBufferCompatible});
 XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather,
-                       ffi::Ffi::Bind()
-                           .Ctx<StreamContext>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Indices>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<std::string_view>("layout"),
+                       WithLinearAttributes(BindLinear<StreamContext>()),
                        {ffi::Traits::kCmdBufferCompatible});
-
-XLA_FFI_DEFINE_HANDLER(kRoiScatter, RoiScatter,
-                       ffi::Ffi::Bind()
-                           .Ctx<StreamContext>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Indices>()
-                           .Arg<Indices>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Ret<Indices>()
-                           .Attr<std::string_view>("layout"),
-                       {ffi::Traits::kCmdBufferCompatible});
+XLA_FFI_DEFINE_HANDLER(
+    kRoiScatter, RoiScatter,
+    WithLinearAttributes(BindLinear<StreamContext>().Ret<Indices>()),
+    {ffi::Traits::kCmdBufferCompatible});
 
 }  // namespace
 

@@ -5,23 +5,13 @@
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
 
-#include <string>
-
+#include "capsules.h"
 #include "cuda/handlers.h"
 
 namespace py = pybind11;
 
 namespace jax_roipool::cuda {
 namespace {
-
-py::dict Targets() {
-  py::dict targets;
-  for (const Handler& handler : kHandlers) {
-    targets[("jax_roipool_" + std::string(handler.op)).c_str()] =
-        py::capsule(reinterpret_cast<void*>(handler.function));
-  }
-  return targets;
-}
 
 // The CUDA version that the installed driver supports, 0 where there is none.
 int DriverVersion() {
@@ -37,7 +27,9 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
   // As CUDA counts: 13000 is 13.0.
   module.attr("CUDA_VERSION") = CUDART_VERSION;
   module.attr("ARCHITECTURES") = JAX_ROIPOOL_CUDA_ARCHITECTURES;
-  module.def("ffi_targets", &Targets, "Target name -> handler capsule.");
+  module.def(
+      "ffi_targets", [] { return Targets(kHandlers); },
+      "Target name -> handler capsule.");
   module.def("driver_version", &DriverVersion,
              "What the installed driver supports, as CUDA_VERSION; 0 without.");
 }
