@@ -69,8 +69,8 @@ class RoIDataLayer:
       workers: Processes that make minibatches; 0 makes them here when they are
         asked for. Processes are started by "spawn" at the first `next`: a script
         needs `if __name__ == "__main__":`.
-      prefetch: How many minibatches wait at most, besides one that every worker
-        makes and two on their way to the device.
+      prefetch: About how many minibatches wait, shared among the workers; at most
+        `2 * max(prefetch, workers) + 2 * workers + 3` are in memory.
       epochs: After how many the stream ends, counted from the first; `None`: never.
       device: A `jax.Device` or a `jax.sharding.Sharding` to which minibatches are
         sent ahead of the step; a sharding divides the images, the first axis of all
