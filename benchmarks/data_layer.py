@@ -108,11 +108,13 @@ def with_cv2(file: str, subtract: bool = False) -> None:
 
 
 def for_each(function: Callable[[str], None], files: list[str]) -> None:
+    """What one task of a process does."""
     for file in files:
         function(file)
 
 
 def one_thread() -> None:
+    """Processes are the parallelism."""
     cv2.setNumThreads(1)
 
 
@@ -130,6 +132,7 @@ class Alone:
             self._pool = context.Pool(workers, initializer=one_thread)
 
     def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
         files = [self._files[i % len(self._files)] for i in range(2 * count)]
         calls = [(self._function, files[i : i + 2]) for i in range(0, 2 * count, 2)]
         if self._pool is None:
@@ -141,6 +144,7 @@ class Alone:
             yield result.get()
 
     def close(self) -> None:
+        """Ends the processes."""
         if self._pool is not None:
             self._pool.terminate()
             self._pool.join()
@@ -155,10 +159,12 @@ class Ours:
         )
 
     def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
         for _ in range(count):
             yield next(self._layer)
 
     def close(self) -> None:
+        """Ends the processes."""
         self._layer.close()
 
 
@@ -198,10 +204,12 @@ class Torch:
         self._iterator = iter(self._loader)
 
     def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
         for _ in range(count):
             yield next(self._iterator)
 
     def close(self) -> None:
+        """Ends the processes."""
         del self._iterator
 
 

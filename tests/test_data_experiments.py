@@ -153,5 +153,5 @@ def test_bad_files(read, text, message):
 
 
 def test_a_file_that_is_not_there():
-    with pytest.raises(FileNotFoundError, match="nowhere.yml"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yml"):
         read_experiment("nowhere.yml")

@@ -1,6 +1,7 @@
 """The layer: one stream, whatever the workers, and nothing lost or served twice."""
 
 import dataclasses
+import gc
 import json
 import logging
 import multiprocessing
@@ -126,8 +127,7 @@ def test_a_worker_killed(roidb, stream):
         victim = multiprocessing.active_children()[0]
         os.kill(victim.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"a worker process ended: .* -9"):
-            for batch in layer:
-                got.append(batch)
+            got.extend(layer)
         # What had been made was served; `next` goes on with other workers.
         assert 3 <= len(got) < len(stream)
         assert layer.state == state_at(layer, len(got))
@@ -285,18 +285,19 @@ def broken(roidb, which):
 def test_an_image_that_cannot_be_read(roidb, stream, count, caplog):
     bad = broken(roidb, {3, 11})
     with layer_of(bad, workers=count, epochs=1) as layer:
-        before = 0
+        got = []
         for _ in range(2):  # the same error as often as it is asked for
             with pytest.raises(ImageError, match=r"record '0-\d+': truncated: PNG"):
-                for _ in layer:
-                    before += 1
-        assert layer.state["batch"] == before
+                got.extend(layer)
+        assert layer.state["batch"] == len(got)
 
     config = dataclasses.replace(CONFIG, bad_images="skip")
     steps = len(stream) // 2
-    with caplog.at_level(logging.WARNING, "jax_roipool.data"):
-        with layer_of(bad, config, workers=count, epochs=1) as layer:
-            got = list(layer)
+    with (
+        caplog.at_level(logging.WARNING, "jax_roipool.data"),
+        layer_of(bad, config, workers=count, epochs=1) as layer,
+    ):
+        got = list(layer)
     for batch, whole in zip(got, stream[:steps], strict=True):
         gone = np.isin(batch.image_index, [3, 11])
         np.testing.assert_array_equal(batch.image_index, whole.image_index)
@@ -325,7 +326,7 @@ def test_bad_arguments(roidb, settings, error, message):
 
 
 def test_classes_beyond_num_classes(roidb):
-    with pytest.raises(ValueError, match="num_classes must be at least .* 5 with"):
+    with pytest.raises(ValueError, match=r"num_classes must be at least .* 5 with"):
         RoIDataLayer(roidb, 3, CONFIG)
 
 
@@ -392,6 +393,19 @@ def run_script(tmp_path, mode, guard='if __name__ == "__main__":\n    '):
         mode,
         PYTHONPATH=os.pathsep.join([os.getcwd(), *os.sys.path]),
     )
+
+
+def test_workers_end_with_the_layer(roidb):
+    layer = layer_of(roidb, workers=1)
+    batch = next(layer)
+    (child,) = multiprocessing.active_children()
+    before = batch.data.copy()
+    del layer
+    gc.collect()
+    child.join(30)
+    assert not child.is_alive()
+    # Minibatches live on.
+    np.testing.assert_array_equal(batch.data, before)
 
 
 def test_exit_without_close_is_clean(tmp_path):

@@ -421,8 +421,9 @@ def prepare(
     Returns:
       `(blob, im_info)`. `blob` is [bucket height, bucket width, 3] in the order
       of `config.channels`; float32, or for uint8 transport the resized image
-      without the mean subtracted, rounded: at most 0.502 of a level off. `im_info` is float32 (height, width, scale), the size being that
-      before padding, in pixels (`resized_size`).
+      without the mean subtracted, rounded: at most 0.502 of a level off.
+      `im_info` is float32 (height, width, scale), the size being that before
+      padding, in pixels (`resized_size`).
 
     Raises:
       TypeError, ValueError: An argument is not as documented, or the resized
