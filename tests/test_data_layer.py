@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import time
 from collections import Counter
@@ -25,7 +24,6 @@ from jax_roipool.data import (
     Roidb,
     SamplingConfig,
     WorkerError,
-    workers,
 )
 from tests.data_sets import CLASSES, K, roidb_of, write_voc
 from tests.process import run_python
@@ -331,31 +329,6 @@ def test_classes_beyond_num_classes(roidb):
 
 
 # --- Processes ----------------------------------------------------------------------
-
-
-def test_workers_share_the_arrays_of_the_roidb():
-    shared = workers._Shared(roidb_of(200, proposals=300))
-    assert shared._value.nbytes > 1_000_000
-    pickled = pickle.dumps(shared)
-    assert len(pickled) < 10_000
-    copy = pickle.loads(pickled)
-    assert copy.fingerprint == shared._value.fingerprint
-    for array in copy.columns.values():
-        assert not array.flags.owndata
-        assert not array.flags.writeable
-    shared.close()
-    with pytest.raises(FileNotFoundError):
-        pickle.loads(pickled)
-
-
-def test_too_little_shared_memory(monkeypatch):
-    monkeypatch.setattr(
-        workers.os, "statvfs", lambda _: os.statvfs_result([1] * 10), raising=True
-    )
-    if not os.path.isdir(workers._SHM):
-        pytest.skip("no /dev/shm")
-    with pytest.raises(MemoryError, match="has 1 left; a container has more with"):
-        workers._Shared(np.zeros(100))
 
 
 SCRIPT = """

@@ -6,28 +6,24 @@ and whatever goes wrong there is an error here.
 """
 
 import ctypes
-import mmap
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import platform
 import signal
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from multiprocessing import shared_memory
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
+from jax_roipool.data import shared
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-_ALIGNMENT = 64
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_SHM = "/dev/shm"
 
 
 class WorkerError(RuntimeError):
@@ -80,9 +76,10 @@ class Stream(Generic[T]):
         # Grain reads flags, which fail in a program that does not parse them.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        self._shared = _Shared(items)
+        self._parcels = shared.Parcels()
+        self._items = shared.Shared(items)
         dataset = (
-            grain.MapDataset.source(_Range(self._shared, start, stop))
+            grain.MapDataset.source(_Range(self._items, self._parcels.name, start, stop))
             # One item at a time in every worker.
             .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
             .mp_prefetch(
@@ -92,14 +89,16 @@ class Stream(Generic[T]):
                 ),
                 worker_init_fn=_begin_worker,
             )
-            .map(lambda block: finish(_unpacked(block)) if block else block)
+            .map(functools.partial(_receive, self._parcels, finish))
         )
         dataset = grain.experimental.ThreadPrefetchIterDataset(
             dataset, prefetch_buffer_size=1
         )
         self._iterator: Any = iter(dataset)
         # Also at exit, before Python's own end of its processes.
-        self.close = weakref.finalize(self, _close, self._iterator, self._shared)
+        self.close = weakref.finalize(
+            self, _close, self._iterator, self._items, self._parcels, workers
+        )
 
     def __next__(self) -> T:
         try:
@@ -110,24 +109,35 @@ class Stream(Generic[T]):
             raise WorkerError(
                 f"a worker process ended: {error} Workers are started with 'spawn': "
                 'a script needs `if __name__ == "__main__":`. An exit code of -9 is '
-                f"mostly lack of memory, -7 lack of shared memory ({_SHM})."
+                f"mostly lack of memory, -7 lack of shared memory."
             ) from None
 
 
-def _close(iterator: Any, shared: "_Shared") -> None:
+def _receive(parcels: shared.Parcels, finish: Callable[[T], T], parcel: Any) -> Any:
+    return finish(parcels.open(parcel)) if parcel else parcel
+
+
+def _close(
+    iterator: Any, items: shared.Shared, parcels: shared.Parcels, workers: int
+) -> None:
     iterator.close()
-    shared.close()
+    items.close()
+    parcels.close(workers)
 
 
 class _Range:
     """Items as the sequence that Grain wants; made in the workers.
 
     It has no end, only nothing more to do: the end of Grain's iterators leaves cycles
-    of exceptions and frames behind, which hold arrays over shared memory.
+    of exceptions and frames behind.
     """
 
-    def __init__(self, items: "_Shared", start: int, stop: int | None) -> None:
+    def __init__(
+        self, items: shared.Shared, parcels: str, start: int, stop: int | None
+    ) -> None:
         self._items, self._start, self._stop = items, start, stop
+        self._parcels = parcels
+        self._packer: shared.Packer | None = None
 
     def __len__(self) -> int:
         return 2**62
@@ -136,43 +146,20 @@ class _Range:
         number = self._start + i
         if self._stop is not None and number >= self._stop:
             return ()
-        return _packed(self._items[number])
-
-
-# --- From a worker to its parent ------------------------------------------------
-
-
-def _packed(item: Any) -> Any:
-    """An item as one block of shared memory, which Grain carries by its name."""
-    import grain
-
-    data, arrays = _apart(item)
-    spans, size = _laid_out(arrays, len(data))
-    block = grain.multiprocessing.SharedMemoryArray((size,), np.uint8)
-    block[: len(data)] = np.frombuffer(data, np.uint8)
-    for (begin, end), array in zip(spans, arrays, strict=True):
-        block[begin:end] = np.frombuffer(array, np.uint8)
-    return len(data), spans, block
-
-
-def _unpacked(packed: Any) -> Any:
-    """The item again; its arrays are views of the block, which lives as they do."""
-    length, spans, block = packed
-    try:
-        # A mapping of our own: Grain's needs the interpreter whole when its last
-        # array ends, and leaves the block's name behind otherwise.
-        with open(os.path.join(_SHM, block.shm.name), "r+b") as file:
-            memory = memoryview(mmap.mmap(file.fileno(), 0))
-    except FileNotFoundError:  # not Linux
-        memory = memoryview(np.array(block).data)
-    arrays = [memory[begin:end] for begin, end in spans]
-    return pickle.loads(memory[:length], buffers=arrays)
+        if self._packer is None:
+            self._packer = shared.Packer(self._parcels, _number)
+        return self._packer.pack(self._items[number])
 
 
 # --- In the worker ------------------------------------------------------------
 
 
+_number = 0  # of this worker
+
+
 def _begin_worker(worker: int, workers: int) -> None:
+    global _number
+    _number = worker
     # Ctrl-C reaches all processes of a terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -206,73 +193,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-# --- Memory that processes share ----------------------------------------------
-
-
-def _apart(value: Any) -> tuple[bytes, list[memoryview]]:
-    """A pickle without the bytes of the arrays, and those."""
-    arrays: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
-    return data, [array.raw() for array in arrays]
-
-
-def _laid_out(
-    arrays: list[memoryview], end: int = 0
-) -> tuple[list[tuple[int, int]], int]:
-    """Where arrays lie one after another, behind `end`, and the bytes in all."""
-    spans = []
-    for array in arrays:
-        begin = -(-end // _ALIGNMENT) * _ALIGNMENT
-        end = begin + array.nbytes
-        spans.append((begin, end))
-    return spans, max(end, 1)
-
-
-class _Shared:
-    """An object that pickles without its arrays: they lie in shared memory."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-        self._data, arrays = _apart(value)
-        self._spans, size = _laid_out(arrays)
-        # Shared memory is not reserved: the first write beyond its end kills.
-        if os.path.isdir(_SHM):
-            status = os.statvfs(_SHM)
-            free = status.f_bavail * status.f_frsize
-            if size > free:
-                raise MemoryError(
-                    f"the roidb takes {size} bytes of shared memory and {_SHM} has "
-                    f"{free} left; a container has more with --shm-size"
-                )
-        block = shared_memory.SharedMemory(create=True, size=size)
-        for (begin, end), array in zip(self._spans, arrays, strict=True):
-            _buffer(block)[begin:end] = array
-        self._name = block.name
-        self.close = weakref.finalize(self, _free, block)
-
-    def __getitem__(self, i: int) -> Any:
-        return self._value[i]
-
-    def __reduce__(self) -> Any:
-        return _attach, (self._name, self._spans, self._data)
-
-
-def _buffer(block: shared_memory.SharedMemory) -> memoryview:
-    assert block.buf is not None
-    return block.buf
-
-
-def _free(block: shared_memory.SharedMemory) -> None:
-    block.close()
-    block.unlink()
-
-
-# Blocks of this worker: their arrays need them to the end.
-_attached: list[shared_memory.SharedMemory] = []
-
-
-def _attach(name: str, spans: list[tuple[int, int]], data: bytes) -> Any:
-    block = shared_memory.SharedMemory(name)
-    _attached.append(block)
-    view = _buffer(block).toreadonly()
-    return pickle.loads(data, buffers=[view[begin:end] for begin, end in spans])
