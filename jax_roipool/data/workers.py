@@ -79,7 +79,9 @@ class Stream(Generic[T]):
         self._parcels = shared.Parcels()
         self._items = shared.Shared(items)
         dataset = (
-            grain.MapDataset.source(_Range(self._items, self._parcels.name, start, stop))
+            grain.MapDataset.source(
+                _Range(self._items, self._parcels.name, start, stop)
+            )
             # One item at a time in every worker.
             .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
             .mp_prefetch(
@@ -191,5 +193,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
-
-
