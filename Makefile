@@ -37,6 +37,8 @@ packages = --no-index --no-deps --no-build-isolation --editable .
 endif
 
 python := $(VENV)/bin/python
+# Two, each with the tests that share compiled programs (tests/conftest.py).
+workers := -n 2 --dist loadgroup --no-loadscope-reorder
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
@@ -60,13 +62,13 @@ demo: $(VENV)/built
 	MPLBACKEND=agg $(python) examples/quickstart.py --output quickstart.png
 
 test: $(VENV)/built
-	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) $(PYTEST_ARGS)
 
 lint: $(VENV)/built $(VENV)/lint
 	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
-	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS)
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)

@@ -13,10 +13,15 @@ from tests import cuda_on_host
 CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 
+# Files with tests of a minute: first, so that no worker is left alone with one.
+LONG = ("test_sharding.py", "test_processes.py")
+
+
 def pytest_collection_modifyitems(items):
     """In the order of implementations, within a file; few of plain JAX by day.
 
-    Plain JAX, slow to compile, meets every dtype in one layout.
+    Tests that share compiled programs go to one worker of pytest-xdist: the
+    instruction sets share them all, plain JAX and CUDA's as C++ with none.
     """
     wanted = {}
     for item in items:
@@ -24,13 +29,29 @@ def pytest_collection_modifyitems(items):
         file = wanted.setdefault(item.path, {"": []})
         target = next((params[name] for name in CHOICES if name in params), "")
         file.setdefault(target, []).append(item)
-        if (
-            params.get("implementation") == lowering.PORTABLE
-            and params.get("layout") == "NCHW"
-            and params.get("dtype", "float32") != "float32"
-        ):
+        if target in (lowering.PORTABLE, cuda_on_host.NAME):
+            group = f"{item.path.name} {item.function.__name__} {target}"
+            item.add_marker(pytest.mark.xdist_group(group))
+        elif target:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if target == lowering.PORTABLE and _at_night(params):
             item.add_marker(pytest.mark.nightly)
-    items[:] = [i for file in wanted.values() for some in file.values() for i in some]
+    files = sorted(wanted, key=lambda path: path.name not in LONG)
+    items[:] = [item for f in files for some in wanted[f].values() for item in some]
+
+
+def _at_night(params):
+    """Whether plain JAX, slow to compile, meets this dtype and layout by night.
+
+    By day it meets the cases that are about the numbers in a map in every dtype
+    and in both layouts, one of the two at a time; all others, for which neither
+    makes a difference to it, as float32 in NHWC.
+    """
+    dtype = params.get("dtype", "float32") != "float32"
+    layout = params.get("layout") == "NCHW"
+    if "case" not in params:
+        return layout
+    return dtype and layout if params["case"].about_numbers else dtype or layout
 
 
 # What programs call, on the platform that JAX takes, and how to make it so.
