@@ -221,26 +221,6 @@ def test_large_maps_and_many_bins(implementation):
         assert_same(got[1], argmax)
 
 
-def test_random_calls(implementation):
-    """Shapes, scales and boxes drawn at random."""
-    r = np.random.default_rng(7)
-    for trial in range(12):
-        height, width = r.integers(1, 25, 2)
-        images, channels = r.integers(1, 4), r.integers(1, 70)
-        size = tuple(int(p) for p in r.integers(1, 9, 2))
-        scale = tuple(float(s) for s in np.exp(r.uniform(-3, 1, 2)))
-        layout, dtype = r.choice(LAYOUTS), r.choice(DTYPES[:3])
-        features = few_values(images, height, width, channels, seed=trial)
-        features = features.astype(dtype_of(dtype))
-        rois = random_rois(15, images, height, width, scale[0], seed=trial)
-        pooled, argmax = oracle.roi_pool(features, rois, size, scale)
-        got = roi_pool_with_argmax(
-            in_layout(features, layout), rois, size, scale, layout=layout
-        )
-        assert_same(channels_last(got[0], layout), pooled)
-        assert_same(channels_last(got[1], layout), argmax)
-
-
 def test_tiny_and_huge_scales(implementation):
     """A scale may be subnormal, where XLA's threads read zero."""
     features = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)

@@ -1,0 +1,283 @@
+"""Random calls of the public functions equal the oracle.
+
+Hypothesis draws shapes, layouts, dtypes, numbers as raw bit patterns, image
+indices and masks, and how the call is made: as it is, under jit, under vmap. By
+day the same few every time, by night many and always others. A shrunk failure is
+kept in `FOUND`.
+"""
+
+import dataclasses
+from functools import partial
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from jax_roipool import lowering, roi_pool, roi_pool_with_argmax, valid_rois
+from tests import cuda_on_host, oracle
+from tests.cases import (
+    DTYPES,
+    LAYOUTS,
+    assert_same,
+    channels_last,
+    dtype_of,
+    in_layout,
+    rng,
+)
+from tests.conftest import wide
+
+FORMS = ("flat", "per image", "one image")
+ROI_DTYPES = ("float32", "float32", "float32", "float64", "float16", "bfloat16")
+ROI_DTYPES += ("int32", "int16", "uint8", "uint32")
+SCALES = (1.0, 0.5, 1 / 16, 1 / 3, 7.3, 0.0625001, 1e-38, 1e-45, 1e30)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call, channels last; several of one shape under vmap."""
+
+    form: str
+    layout: str
+    features: np.ndarray  # [B, N, H, W, C]
+    rois: np.ndarray  # [B, K, 5] or [B, N, R, 4], as the form says
+    valid: np.ndarray | None  # [B, K] or [B, N, R]
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    mapped: tuple[bool, bool] | None  # features and rois under vmap; None: no vmap
+    jitted: bool
+
+
+def bit_patterns(dtype):
+    """Numbers of a dtype from raw bits: every class of float as likely as normal."""
+    bits = 8 * dtype.itemsize
+    raw = st.integers(0, 2**bits - 1)
+    if dtype.kind in "iu":
+        return raw.map(lambda x: np.array(x, f"u{dtype.itemsize}").view(dtype)[()])
+    mantissa = {16: 10, 32: 23, 64: 52}[bits]
+    if dtype == dtype_of("bfloat16"):
+        mantissa = 7
+    top = (1 << (bits - 1 - mantissa)) - 1  # the exponent of NaN and infinity
+    fraction = st.sampled_from([0, 1, (1 << mantissa) - 1, 1 << (mantissa - 1)])
+    made = st.builds(
+        lambda sign, exponent, fraction: (
+            sign << (bits - 1) | exponent << mantissa | fraction
+        ),
+        st.integers(0, 1),
+        st.sampled_from([0, 0, 1, top - 1, top, top, top // 2, top // 2 + 1]),
+        fraction,
+    )
+    return st.one_of(made, raw).map(
+        lambda x: np.array(x, f"u{dtype.itemsize}").view(dtype)[()]
+    )
+
+
+def coordinates(dtype, extent):
+    """Mostly in and around a map, halves among them; raw bits now and then."""
+    if dtype.kind in "iu":
+        low, high = (-3, extent + 3) if dtype.kind == "i" else (0, extent + 3)
+        near = st.integers(low, high)
+    else:
+        near = st.integers(-6, 2 * extent + 6).map(lambda x: x / 2)
+    near = near.map(lambda x: np.array(x).astype(dtype)[()])
+    return st.one_of(near, near, near, bit_patterns(dtype))
+
+
+@st.composite
+def calls(draw):
+    form, layout = draw(st.sampled_from(FORMS)), draw(st.sampled_from(LAYOUTS))
+    dtype = dtype_of(draw(st.sampled_from(DTYPES)))
+    images = 1 if form == "one image" else draw(st.integers(0, 3))
+    height, width = draw(st.integers(0, 14)), draw(st.integers(0, 14))
+    channels = draw(st.sampled_from([0, 1, 1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 65]))
+    rois = draw(st.integers(0, 5))
+    size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    scale = draw(
+        st.tuples(*[st.one_of(st.sampled_from(SCALES), st.floats(2**-7, 4, width=32))] * 2)
+    )
+    mapped = draw(
+        st.sampled_from([None, None, (True, True), (True, False), (False, True)])
+    )
+    batch = 1 if mapped is None else 2
+    palette = draw(st.lists(bit_patterns(dtype), min_size=1, max_size=6))
+    features = rng(draw(st.integers(0, 999))).choice(
+        np.array(palette, dtype), (batch, images, height, width, channels)
+    )
+    roi_dtype = dtype_of(draw(st.sampled_from(ROI_DTYPES)))
+    shape = (batch, rois) if form == "flat" else (batch, images, rois)
+    numbers = []
+    for _ in range(np.prod(shape)):
+        roi = [draw(coordinates(roi_dtype, width)), draw(coordinates(roi_dtype, height))]
+        roi += [draw(coordinates(roi_dtype, width)), draw(coordinates(roi_dtype, height))]
+        if form == "flat":
+            roi.insert(0, draw(coordinates(roi_dtype, images)))
+        numbers.append(roi)
+    last = 5 if form == "flat" else 4
+    boxes = np.array(numbers, roi_dtype).reshape(*shape, last)
+    valid = None
+    if draw(st.booleans()):
+        flags = st.lists(
+            st.booleans(), min_size=len(numbers), max_size=len(numbers)
+        )
+        valid = np.array(draw(flags), bool).reshape(shape)
+    jitted = draw(st.sampled_from([True, True, False]))
+    return Call(form, layout, features, boxes, valid, size, scale, mapped, jitted)
+
+
+# What failed, shrunk; each is tried every time.
+FOUND: list[Call] = []
+
+
+def flat(call, b):
+    """Example `b` in the flat form: features, rois, valid."""
+    features, rois = call.features[b], call.rois[b]
+    valid = None if call.valid is None else call.valid[b].reshape(-1)
+    if call.form == "flat":
+        return features, rois, valid
+    index = np.repeat(np.arange(len(rois)), rois.shape[1])[:, None]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        boxes = rois.reshape(-1, 4).astype(np.float64)  # exact
+    return features, np.hstack([index, boxes]), valid
+
+
+def wanted(call, b, cotangent, tangent):
+    """What the oracle says: pooled, argmax, gradient, derivative, not empty."""
+    features, rois, valid = flat(call, b)
+    pooled, argmax = oracle.roi_pool(features, rois, call.size, call.scale, valid)
+    gradient = oracle.scatter(cotangent, rois, argmax, features.shape, valid)
+    derivative = np.zeros(pooled.shape, np.float64)
+    images, _, width, _ = features.shape
+    filled = np.zeros(len(rois), bool)
+    for k, roi in enumerate(rois):
+        image = oracle.image_of(roi, images, valid is None or valid[k])
+        filled[k] = image is not None
+        for (i, j, c), a in np.ndenumerate(argmax[k]):
+            if a >= 0:
+                derivative[k, i, j, c] = tangent[image, a // width, a % width, c]
+    return pooled, argmax, gradient, derivative, filled
+
+
+def everything(features, rois, valid, cotangent, tangent, *, call):
+    """One example of the call, in the order of `wanted`; pooled comes twice."""
+    arguments = {"valid": valid, "layout": call.layout}
+    static = call.size, call.scale
+
+    def pool(features):
+        return roi_pool(features, rois, *static, **arguments, forward_mode=True)
+
+    pooled, argmax = roi_pool_with_argmax(features, rois, *static, **arguments)
+    plain, pull = jax.vjp(
+        lambda f: roi_pool(f, rois, *static, **arguments), features
+    )
+    derivative = jax.jvp(pool, (features,), (tangent,))[1]
+    filled = valid_rois(features, rois, **arguments)
+    return plain, pooled, argmax, pull(cotangent)[0], derivative, filled
+
+
+def check(call):
+    batch, images, *_, channels = call.features.shape
+    rois = call.rois.shape[1:-1]
+    dtype, r = call.features.dtype, rng(1)
+    pooled_shape = (batch, *rois, *call.size, channels)
+    cotangent = r.integers(-2, 3, pooled_shape).astype(dtype)
+    tangent = r.integers(-2, 3, call.features.shape).astype(dtype)
+    one_image = call.form == "one image"
+
+    def laid_out(x):
+        """Several examples of a map or of pooled values as the call has them."""
+        return in_layout(x[:, 0] if one_image else x, call.layout)
+
+    def boxes(x):
+        return x[:, 0] if one_image and x is not None else x
+
+    operands = [
+        laid_out(call.features),
+        boxes(call.rois),
+        boxes(call.valid),
+        laid_out(cotangent),
+        laid_out(tangent),
+    ]
+    function = partial(everything, call=call)
+    if call.mapped is None:
+        operands = [None if x is None else x[0] for x in operands]
+    else:
+        maps, per_roi = call.mapped
+        shared = [not maps, not per_roi, not per_roi, False, not maps]
+        operands = [
+            x[0] if x is not None and alone else x
+            for x, alone in zip(operands, shared, strict=True)
+        ]
+        axes = [
+            None if x is None or alone else 0
+            for x, alone in zip(operands, shared, strict=True)
+        ]
+        function = jax.vmap(function, axes)
+    if call.jitted:
+        function = jax.jit(function)
+    with wide(str(dtype)):
+        got = jax.tree.map(np.asarray, function(*operands))
+    for x in got[:2] + got[3:5]:
+        assert x.dtype == dtype
+    assert got[2].dtype == np.int32
+    if call.mapped is None:
+        got = [x[None] for x in got]
+    for b in range(len(got[0])):
+        example = call
+        if call.mapped is not None:
+            maps, per_roi = call.mapped
+            example = dataclasses.replace(
+                call,
+                features=call.features if maps else call.features[[0] * batch],
+                rois=call.rois if per_roi else call.rois[[0] * batch],
+                valid=call.valid
+                if call.valid is None or per_roi
+                else call.valid[[0] * batch],
+            )
+        count = int(np.prod(rois))
+        pooled, argmax, gradient, derivative, filled = wanted(
+            example,
+            b,
+            cotangent[b].reshape(count, *call.size, channels),
+            tangent[b if call.mapped is None or call.mapped[0] else 0],
+        )
+        *maxima, got_argmax, got_gradient, got_derivative, got_filled = (
+            x[b] for x in got
+        )
+        for x in maxima:
+            x = channels_last(x, call.layout).reshape(pooled.shape)
+            assert_same(x, pooled)
+        for x, want in (
+            (got_argmax, argmax),
+            (got_gradient, gradient),
+            (got_derivative, derivative),
+        ):
+            assert_same(channels_last(x, call.layout).reshape(want.shape), want)
+        assert_same(got_filled.reshape(-1), filled)
+
+
+def run(examples, **settings):
+    """That many calls; the same for all implementations if not `random`."""
+    test = hypothesis.given(calls())(check)
+    for call in FOUND:
+        test = hypothesis.example(call)(test)
+    hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        **settings,
+    )(test)()
+
+
+def share(implementation):
+    """How many of the calls: plain JAX is slow to compile, CUDA on a host to run."""
+    return {lowering.PORTABLE: 0.15, cuda_on_host.NAME: 0.3}.get(implementation, 1)
+
+
+def test_random_calls(implementation):
+    run(int(32 * share(implementation)), derandomize=True, database=None)
+
+
+@pytest.mark.nightly
+def test_more_random_calls(implementation):
+    run(int(2000 * share(implementation)), print_blob=True)
