@@ -34,19 +34,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(group))
         elif target:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-        if target == lowering.PORTABLE and _at_night(params):
+        if target == lowering.PORTABLE and _at_night(item, params):
             item.add_marker(pytest.mark.nightly)
     files = sorted(wanted, key=lambda path: path.name not in LONG)
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
 
 
-def _at_night(params):
-    """Whether plain JAX, slow to compile, meets this dtype and layout by night.
+def _at_night(item, params):
+    """Whether plain JAX, slow to compile, meets these parameters by night.
 
     By day it meets the cases that are about the numbers in a map in every dtype
     and in both layouts, one of the two at a time; all others, for which neither
-    makes a difference to it, as float32 in NHWC.
+    makes a difference to it, as float32 in NHWC. A test may say with
+    `plain_jax_by_day` which other parameters are for the day.
     """
+    for mark in item.iter_markers("plain_jax_by_day"):
+        if any(params[name] not in values for name, values in mark.kwargs.items()):
+            return True
     dtype = params.get("dtype", "float32") != "float32"
     layout = params.get("layout") == "NCHW"
     if "case" not in params:
