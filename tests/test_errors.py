@@ -253,3 +253,23 @@ def test_values_never_raise():
     rois = np.full((4, 5), np.nan, np.float32)
     np.testing.assert_array_equal(roi_pool(F4 + 1, rois, 2), 0)
     np.testing.assert_array_equal(roi_pool(F4 + 1, R5 + [9, 0, 0, 0, 0], 2), 0)
+
+
+@pytest.mark.parametrize("form", ["flat", "one image"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_signalling_nan_of_numpy_does_not_warn(form, dtype):
+    """Warnings are errors here. Found by tests/soak.py, as float64."""
+    bits = {
+        "float16": np.uint16(0x7C01),
+        "float32": np.uint32(0x7F800001),
+        "float64": np.uint64(0x7FF0000000000001),
+    }[dtype]
+    rois = np.zeros((10, 5) if form == "flat" else (8, 4), dtype)
+    for k in range(rois.shape[1]):
+        rois.view(bits.dtype)[k, k] = bits
+    if dtype == "float64":
+        rois[0, -1] = 1e300  # no float32
+    features = F4 + 1 if form == "flat" else F3 + 1
+    want = [0] * rois.shape[1] + [1] * (len(rois) - rois.shape[1])
+    np.testing.assert_array_equal(roi_pool(features, rois, 1)[:, 0, 0, 0], want)
+    np.testing.assert_array_equal(valid_rois(features, rois), want)

@@ -263,6 +263,21 @@ def test_forward_mode(implementation):
     np.testing.assert_array_equal(jacobian, jax.jacrev(pool)(features))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_forward_mode_where_there_is_nothing(lowered_to, layout):
+    """Found by tests/soak.py: plain JAX refused to lower it without images."""
+    for shape in ((0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)):
+        features = jnp.ones(in_layout(np.empty(shape), layout).shape)
+        for rois in (ROIS, ROIS[:0]):
+
+            def f(x, rois=rois):
+                return roi_pool(x, rois, 2, layout=layout, forward_mode=True)
+
+            pooled, derivative = jax.jvp(f, (features,), (features,))
+            np.testing.assert_array_equal(pooled, np.zeros(pooled.shape))
+            np.testing.assert_array_equal(derivative, pooled)
+
+
 def test_forward_mode_is_refused_without_the_flag():
     features = jnp.ones(SHAPE)
     with pytest.raises(TypeError, match="custom_vjp"):
