@@ -16,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 JAX ?=
 CUDA_ARCHITECTURES ?=
 NVCC ?=
@@ -42,7 +43,7 @@ workers := -n 2 --dist loadgroup --no-loadscope-reorder
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
-.PHONY: help demo test lint nightly bench cuda cuda-usage test-cuda bench-cuda \
+.PHONY: help demo test lint nightly coverage soak bench cuda cuda-usage test-cuda bench-cuda \
   wheels clean check-python check-compiler FORCE
 
 help:
@@ -50,6 +51,8 @@ help:
 	@echo "make test     build, then run the tests"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
+	@echo "make coverage  every line of the op's Python is reached by a test"
+	@echo "make soak     ten minutes of mixed calls; memory flat, results right"
 	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
 	@echo "make cuda     build with CUDA kernels; the others then keep them"
 	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
@@ -69,6 +72,20 @@ lint: $(VENV)/built $(VENV)/lint
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS)
+
+# The tests that reach all that is reached; the others are many, and slow.
+covering := errors lowering modules docs export transformations sharding \
+  cuda_lowering limits concurrency gradients
+coverage: $(VENV)/built $(VENV)/coverage
+	rm -rf build/coverage
+	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) \
+	  -k 'not on-host and not on_host and not many and not test_case and not _channels' \
+	  $(covering:%=tests/test_%.py) $(PYTEST_ARGS)
+	$(python) -m coverage combine --quiet
+	$(python) -m coverage report
+
+soak: $(VENV)/built
+	JAX_PLATFORMS=cpu $(python) -m tests.soak $(SOAK_ARGS)
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
@@ -133,6 +150,10 @@ cuda_options = -C cmake.define.JAX_ROIPOOL_CUDA_ARCHITECTURES=$(1) \
 
 $(VENV)/bench: pyproject.toml $(VENV)/wanted
 	$(pip) $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
+	@touch $@
+
+$(VENV)/coverage: Makefile $(VENV)/wanted
+	$(pip) coverage==7.17.3
 	@touch $@
 
 $(VENV)/lint: Makefile $(VENV)/wanted
