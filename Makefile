@@ -72,15 +72,14 @@ lint: $(VENV)/built $(VENV)/lint
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS)
+	$(MAKE) coverage soak
 
-# The tests that reach all that is reached; the others are many, and slow.
-covering := errors lowering modules docs export transformations sharding \
-  cuda_lowering limits concurrency gradients
+# On one instruction set: the Python is the same for all.
+uncovering := data baseline avx2 on-host on_host test_case _channels quickstart processes
 coverage: $(VENV)/built $(VENV)/coverage
 	rm -rf build/coverage
-	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) \
-	  -k 'not on-host and not on_host and not many and not test_case and not _channels' \
-	  $(covering:%=tests/test_%.py) $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) $(PYTEST_ARGS) \
+	  -k 'not soak $(uncovering:%=and not %)'
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage report
 

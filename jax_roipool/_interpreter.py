@@ -5,22 +5,25 @@ Python 3.12 on, unless that interpreter shares the GIL; where they do not, the
 process ends.
 """
 
+import importlib
+import sys
 from typing import Any
 
 
-def _known_interpreters() -> Any:
-    """Python's module that tells them apart, or None where it has none."""
+def known_interpreters() -> Any:
+    """Python's module that tells them apart."""
     # Private: there is a public one (concurrent.interpreters) from 3.14 on.
-    for name in ("_interpreters", "_xxsubinterpreters"):
-        try:
-            return __import__(name)
-        except ImportError:
-            continue
-    return None
+    newer = sys.version_info >= (3, 13)
+    return importlib.import_module("_interpreters" if newer else "_xxsubinterpreters")
 
 
-def _refuse_subinterpreters(interpreters: Any) -> None:
-    if interpreters and interpreters.get_current() != interpreters.get_main():
+def refuse_subinterpreters(interpreters: Any) -> None:
+    """Raises where the current interpreter is not the main one.
+
+    Raises:
+      ImportError: It is not.
+    """
+    if interpreters.get_current() != interpreters.get_main():
         raise ImportError(
             "jax_roipool cannot be imported in a subinterpreter, because jax "
             "cannot; import it in the main one (mod_wsgi: WSGIApplicationGroup "
@@ -28,4 +31,4 @@ def _refuse_subinterpreters(interpreters: Any) -> None:
         )
 
 
-_refuse_subinterpreters(_known_interpreters())
+refuse_subinterpreters(known_interpreters())

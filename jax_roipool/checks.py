@@ -1,5 +1,6 @@
 """What a call may look like: every check of public arguments, and its words."""
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -149,8 +150,8 @@ def _as_array(name: str, value: Any) -> jax.Array:
         value = np.clip(value, limits.min, limits.max)
     try:
         # JAX makes float64 of NumPy float32. In boxes any number may stand.
-        ignored = "ignore" if name == "rois" else None
-        with np.errstate(over=ignored, invalid=ignored):
+        any_number = np.errstate(over="ignore", invalid="ignore")
+        with any_number if name == "rois" else contextlib.nullcontext():
             return jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(

@@ -129,9 +129,9 @@ def main(arguments=None):
     seconds = parser.parse_args(arguments).seconds
     if not os.path.exists("/proc/self/statm"):
         sys.exit("the soak reads its memory from /proc, which is not here")
-    warnings.simplefilter("error")
-    np.set_printoptions(threshold=40)  # of a call that fails
-    memory, counted, targets, again = soak(seconds)
+    with warnings.catch_warnings(), np.printoptions(threshold=40):
+        warnings.simplefilter("error")
+        memory, counted, targets, again = soak(seconds)
     print("random calls equal to the oracle's:", counted.total())
     for (layout, dtype), count in sorted(counted.items()):
         print(f"  {layout} {dtype}: {count}")

@@ -5,13 +5,14 @@ import os
 import pathlib
 import sys
 import sysconfig
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_roipool import roi_pool
+from jax_roipool import _interpreter, roi_pool
 from tests import oracle
 from tests.cases import (
     LAYOUTS,
@@ -269,7 +270,7 @@ def test_a_subinterpreter_is_refused():
     done = run_python(
         """
     from jax_roipool import _interpreter
-    interpreters = _interpreter._known_interpreters()
+    interpreters = _interpreter.known_interpreters()
     created = interpreters.create()
     try:
         failed = interpreters.run_string(created, "import jax_roipool")
@@ -284,6 +285,14 @@ def test_a_subinterpreter_is_refused():
     refusal, after = done.stdout.splitlines()
     assert "jax_roipool cannot be imported in a subinterpreter" in refusal
     assert after == "main goes on"
+
+
+def test_interpreters_are_told_apart():
+    known = _interpreter.known_interpreters()
+    assert known.get_current() == known.get_main()
+    elsewhere = types.SimpleNamespace(get_current=lambda: 1, get_main=lambda: 0)
+    with pytest.raises(ImportError, match="cannot be imported in a subinterpreter"):
+        _interpreter.refuse_subinterpreters(elsewhere)
 
 
 def test_without_a_gil():

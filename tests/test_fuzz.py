@@ -93,9 +93,8 @@ def calls(draw):
     channels = draw(st.sampled_from([0, 1, 1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 65]))
     rois = draw(st.integers(0, 5))
     size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    scale = draw(
-        st.tuples(*[st.one_of(st.sampled_from(SCALES), st.floats(2**-7, 4, width=32))] * 2)
-    )
+    one_scale = st.one_of(st.sampled_from(SCALES), st.floats(2**-7, 4, width=32))
+    scale = draw(st.tuples(one_scale, one_scale))
     mapped = draw(
         st.sampled_from([None, None, (True, True), (True, False), (False, True)])
     )
@@ -108,8 +107,7 @@ def calls(draw):
     shape = (batch, rois) if form == "flat" else (batch, images, rois)
     numbers = []
     for _ in range(np.prod(shape)):
-        roi = [draw(coordinates(roi_dtype, width)), draw(coordinates(roi_dtype, height))]
-        roi += [draw(coordinates(roi_dtype, width)), draw(coordinates(roi_dtype, height))]
+        roi = [draw(coordinates(roi_dtype, x)) for x in (width, height) * 2]
         if form == "flat":
             roi.insert(0, draw(coordinates(roi_dtype, images)))
         numbers.append(roi)
@@ -117,9 +115,7 @@ def calls(draw):
     boxes = np.array(numbers, roi_dtype).reshape(*shape, last)
     valid = None
     if draw(st.booleans()):
-        flags = st.lists(
-            st.booleans(), min_size=len(numbers), max_size=len(numbers)
-        )
+        flags = st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers))
         valid = np.array(draw(flags), bool).reshape(shape)
     jitted = draw(st.sampled_from([True, True, False]))
     return Call(form, layout, features, boxes, valid, size, scale, mapped, jitted)
@@ -180,9 +176,7 @@ def everything(features, rois, valid, cotangent, tangent, *, call):
         return roi_pool(features, rois, *static, **arguments, forward_mode=True)
 
     pooled, argmax = roi_pool_with_argmax(features, rois, *static, **arguments)
-    plain, pull = jax.vjp(
-        lambda f: roi_pool(f, rois, *static, **arguments), features
-    )
+    plain, pull = jax.vjp(lambda f: roi_pool(f, rois, *static, **arguments), features)
     derivative = jax.jvp(pool, (features,), (tangent,))[1]
     filled = valid_rois(features, rois, **arguments)
     return plain, pooled, argmax, pull(cotangent)[0], derivative, filled

@@ -38,7 +38,9 @@ TOO_LARGE = {
 }
 
 
-@pytest.mark.parametrize(("map_", "rois", "size", "words"), TOO_LARGE.values(), ids=TOO_LARGE)
+@pytest.mark.parametrize(
+    ("map_", "rois", "size", "words"), TOO_LARGE.values(), ids=TOO_LARGE
+)
 def test_products_that_overflow_are_refused(map_, rois, size, words):
     """XLA would end the process (INVALID_ARGUMENT: overflow in static extent)."""
 
