@@ -123,7 +123,6 @@ def _cases() -> list[Case]:
             np.where(rng(1).random((1, 8, 10, 4)) < 0.5, 0.0, -0.0).astype(np.float32),
             np.array([whole], np.float32),
             (2, 2),
-            about_numbers=True,
         ),
         Case(
             "NaN and infinities",
@@ -211,7 +210,6 @@ def _cases() -> list[Case]:
             random_rois(40, 2, 19, 31, scale=1 / 16, seed=9),
             (7, 7),
             (1 / 16, 1 / 16),
-            about_numbers=True,
         ),
     ]
 

@@ -18,7 +18,7 @@ LONG = ("test_sharding.py", "test_processes.py")
 
 
 def pytest_collection_modifyitems(items):
-    """In the order of implementations, within a file; few of plain JAX by day.
+    """In the order of implementations, within a file; few of the slow ones by day.
 
     Tests that share compiled programs go to one worker of pytest-xdist: the
     instruction sets share them all, plain JAX and CUDA's as C++ with none.
@@ -34,28 +34,35 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(group))
         elif target:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-        if target == lowering.PORTABLE and _at_night(item, params):
+        if _at_night(item, target, params):
             item.add_marker(pytest.mark.nightly)
     files = sorted(wanted, key=lambda path: path.name not in LONG)
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
 
 
-def _at_night(item, params):
-    """Whether plain JAX, slow to compile, meets these parameters by night.
+def _at_night(item, target, params):
+    """Whether a slow implementation meets these parameters by night.
 
-    By day it meets the cases that are about the numbers in a map in every dtype
-    and in both layouts, one of the two at a time; all others, for which neither
-    makes a difference to it, as float32 in NHWC. A test may say with
-    `plain_jax_by_day` which other parameters are for the day.
+    Plain JAX is slow to compile, CUDA's kernels as C++ are slow to run. Where bins
+    lie depends on no dtype: by day both meet the cases about that as float32, and
+    those about the numbers in a map in every dtype. Plain JAX, which turns NCHW into
+    NHWC first, meets it by day with the latter alone, as float32. A test may say
+    with `plain_jax_by_day` which other parameters are for the day.
     """
+    dtype = params.get("dtype", "float32") != "float32"
+    layout = params.get("layout") == "NCHW"
+    case = params.get("case")
+    bins = case is not None and not case.about_numbers
+    if target == cuda_on_host.NAME:
+        return bins and dtype
+    if target != lowering.PORTABLE:
+        return False
     for mark in item.iter_markers("plain_jax_by_day"):
         if any(params[name] not in values for name, values in mark.kwargs.items()):
             return True
-    dtype = params.get("dtype", "float32") != "float32"
-    layout = params.get("layout") == "NCHW"
-    if "case" not in params:
+    if case is None:
         return layout
-    return dtype and layout if params["case"].about_numbers else dtype or layout
+    return dtype or layout if bins else dtype and layout
 
 
 # What programs call, on the platform that JAX takes, and how to make it so.

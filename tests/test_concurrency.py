@@ -152,7 +152,7 @@ SUM_OF_BITS = """
 
 def test_thread_pools_of_any_size(kernels):
     """XLA takes the size of its pool from NPROC; the bits stay."""
-    printed = [run_python(SUM_OF_BITS, NPROC=str(n)) for n in (1, 3, 64)]
+    printed = [run_python(SUM_OF_BITS, NPROC=str(n)) for n in (1, 64)]
     assert len(printed[0].stdout.split()) == 2, printed[0].stderr
     assert len({done.stdout for done in printed}) == 1
 

@@ -138,10 +138,10 @@ FOUND = [
 ]
 
 
-def flat(call, b):
-    """Example `b` in the flat form: features, rois, valid."""
-    features, rois = call.features[b], call.rois[b]
-    valid = None if call.valid is None else call.valid[b].reshape(-1)
+def flat(call, map_, per_roi):
+    """An example in the flat form: features, rois, valid."""
+    features, rois = call.features[map_], call.rois[per_roi]
+    valid = None if call.valid is None else call.valid[per_roi].reshape(-1)
     if call.form == "flat":
         return features, rois, valid
     index = np.repeat(np.arange(len(rois)), rois.shape[1])[:, None]
@@ -150,9 +150,9 @@ def flat(call, b):
     return features, np.hstack([index, boxes]), valid
 
 
-def wanted(call, b, cotangent, tangent):
+def wanted(call, example, cotangent, tangent):
     """What the oracle says: pooled, argmax, gradient, derivative, not empty."""
-    features, rois, valid = flat(call, b)
+    features, rois, valid = example
     pooled, argmax = oracle.roi_pool(features, rois, call.size, call.scale, valid)
     gradient = oracle.scatter(cotangent, rois, argmax, features.shape, valid)
     derivative = np.zeros(pooled.shape, np.float64)
@@ -182,90 +182,66 @@ def everything(features, rois, valid, cotangent, tangent, *, call):
     return plain, pooled, argmax, pull(cotangent)[0], derivative, filled
 
 
-def check(call):
-    batch, images, *_, channels = call.features.shape
-    rois = call.rois.shape[1:-1]
-    dtype, r = call.features.dtype, rng(1)
-    pooled_shape = (batch, *rois, *call.size, channels)
-    cotangent = r.integers(-2, 3, pooled_shape).astype(dtype)
-    tangent = r.integers(-2, 3, call.features.shape).astype(dtype)
-    one_image = call.form == "one image"
+def answers(call, cotangent, tangent):
+    """What `everything` gives, as lists: one entry for each example of the call."""
 
-    def laid_out(x):
-        """Several examples of a map or of pooled values as the call has them."""
-        return in_layout(x[:, 0] if one_image else x, call.layout)
+    def form(x):
+        return x[:, 0] if call.form == "one image" and x is not None else x
 
-    def boxes(x):
-        return x[:, 0] if one_image and x is not None else x
-
+    # Several examples of each; under vmap without a map, or without RoIs of their
+    # own, the first.
+    maps, per_roi = call.mapped or (True, True)
     operands = [
-        laid_out(call.features),
-        boxes(call.rois),
-        boxes(call.valid),
-        laid_out(cotangent),
-        laid_out(tangent),
+        (in_layout(form(call.features), call.layout), maps),
+        (form(call.rois), per_roi),
+        (form(call.valid), per_roi),
+        (in_layout(form(cotangent), call.layout), True),
+        (in_layout(form(tangent), call.layout), maps),
     ]
     function = partial(everything, call=call)
-    given = None
-    if (call.mapped or call.jitted) and dtype != np.float64:
-        # JAX, not the op, makes float64 of NumPy float32, and says what it lost.
-        given = "ignore"
-        if call.rois.dtype == np.float64:
-            with np.errstate(over=given, invalid=given):
-                call = dataclasses.replace(call, rois=call.rois.astype(np.float32))
-    if call.mapped is None:
-        operands = [None if x is None else x[0] for x in operands]
-    else:
-        maps, per_roi = call.mapped
-        shared = [not maps, not per_roi, not per_roi, False, not maps]
-        operands = [
-            x[0] if x is not None and alone else x
-            for x, alone in zip(operands, shared, strict=True)
-        ]
-        axes = [
-            None if x is None or alone else 0
-            for x, alone in zip(operands, shared, strict=True)
-        ]
+    if call.mapped:
+        axes = [0 if own and x is not None else None for x, own in operands]
         function = jax.vmap(function, axes)
+        arguments = [x if own or x is None else x[0] for x, own in operands]
+    else:
+        arguments = [None if x is None else x[0] for x, _ in operands]
     if call.jitted:
         function = jax.jit(function)
-    with wide(str(dtype)), np.errstate(over=given, invalid=given):
-        got = jax.tree.map(np.asarray, function(*operands))
-    for x in got[:2] + got[3:5]:
-        assert x.dtype == dtype
-    assert got[2].dtype == np.int32
-    if call.mapped is None:
-        got = [x[None] for x in got]
-    for b in range(len(got[0])):
-        example = call
-        if call.mapped is not None:
-            maps, per_roi = call.mapped
-            example = dataclasses.replace(
-                call,
-                features=call.features if maps else call.features[[0] * batch],
-                rois=call.rois if per_roi else call.rois[[0] * batch],
-                valid=call.valid
-                if call.valid is None or per_roi
-                else call.valid[[0] * batch],
-            )
-        count = int(np.prod(rois))
-        pooled, argmax, gradient, derivative, filled = wanted(
+    # What JAX says where it, not the op, makes float64 of NumPy float32.
+    lost = "ignore" if converted_by_jax(call) else None
+    with wide(str(call.features.dtype)), np.errstate(over=lost, invalid=lost):
+        got = jax.tree.map(np.asarray, function(*arguments))
+    return got if call.mapped else [x[None] for x in got]
+
+
+def converted_by_jax(call):
+    """Whether JAX makes float32 of float64 before the op sees it."""
+    return (call.mapped or call.jitted) and call.features.dtype != np.float64
+
+
+def check(call):
+    batch, *_, channels = call.features.shape
+    rois, dtype, r = call.rois.shape[1:-1], call.features.dtype, rng(1)
+    cotangent = r.integers(-2, 3, (batch, *rois, *call.size, channels)).astype(dtype)
+    tangent = r.integers(-2, 3, call.features.shape).astype(dtype)
+    got = answers(call, cotangent, tangent)
+    assert [x.dtype for x in got] == [dtype, dtype, np.int32, dtype, dtype, bool]
+
+    if converted_by_jax(call) and call.rois.dtype == np.float64:
+        with np.errstate(over="ignore", invalid="ignore"):
+            call = dataclasses.replace(call, rois=call.rois.astype(np.float32))
+    maps, per_roi = call.mapped or (True, True)
+    flat_pooled = (int(np.prod(rois)), *call.size, channels)
+    for b in range(batch):
+        example = flat(call, b if maps else 0, b if per_roi else 0)
+        pooled, *others, filled = wanted(
+            call,
             example,
-            b,
-            cotangent[b].reshape(count, *call.size, channels),
-            tangent[b if call.mapped is None or call.mapped[0] else 0],
+            cotangent[b].reshape(flat_pooled),
+            tangent[b if maps else 0],
         )
-        *maxima, got_argmax, got_gradient, got_derivative, got_filled = (
-            x[b] for x in got
-        )
-        for x in maxima:
-            x = channels_last(x, call.layout).reshape(pooled.shape)
-            assert_same(x, pooled)
-        for x, want in (
-            (got_argmax, argmax),
-            (got_gradient, gradient),
-            (got_derivative, derivative),
-        ):
+        *arrays, got_filled = (x[b] for x in got)
+        for x, want in zip(arrays, (pooled, pooled, *others), strict=True):
             assert_same(channels_last(x, call.layout).reshape(want.shape), want)
         assert_same(got_filled.reshape(-1), filled)
 

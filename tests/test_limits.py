@@ -149,12 +149,14 @@ def many(implementation, count):
     return count // 50 if implementation == cuda_on_host.NAME else count
 
 
+@pytest.mark.plain_jax_by_day(layout=())
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_channels(implementation, layout):
     features = few_values(1, 2, 3, many(implementation, 70_001))
     check(features, random_rois(2, 1, 2, 3), (1, 2), layout)
 
 
+@pytest.mark.plain_jax_by_day(layout=())
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_rois(implementation, layout):
     """One RoI 100000 times: the oracle answers once."""
@@ -173,7 +175,7 @@ def test_many_rois(implementation, layout):
 
 
 @pytest.mark.parametrize("size", [(MOST_BINS, 1), (1, MOST_BINS), (4096, 1024)])
-def test_many_bins(kernel_implementation, size):
+def test_many_bins(kernels, size):
     """As many as may be; cells in rising order tell which bin has which."""
     features = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
     rois = np.float32([[0, 0, 0, 2, 1]])

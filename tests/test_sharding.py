@@ -137,6 +137,7 @@ else:
             jax.device_put(rois, NamedSharding(mesh, rois_spec)),
         )
 
+    @pytest.mark.plain_jax_by_day(mesh=("auto",))
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("form", ["flat", "per image"])
     def test_what_may_stay_does(lowered_to, mesh, form, layout):
@@ -159,6 +160,7 @@ else:
         unsharded = (*jax.jit(pool)(*whole), jax.jit(gradient)(*whole))
         jax.tree.map(np.testing.assert_array_equal, want, unsharded)
 
+    @pytest.mark.plain_jax_by_day(mesh=("explicit",))
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("form", ["flat", "per image"])
     def test_what_must_move_is_right(lowered_to, mesh, form, layout):

@@ -9,6 +9,7 @@ import pytest
 from tests import soak
 
 
+@pytest.mark.nightly
 def test_a_round_of_it():
     if not pathlib.Path("/proc/self/statm").exists():
         pytest.skip("no /proc here")
