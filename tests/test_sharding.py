@@ -45,7 +45,14 @@ else:
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from jax_roipool import lowering, roi_pool, roi_pool_with_argmax, valid_rois
+    from jax_roipool import (
+        lowering,
+        partitioning,
+        primitive,
+        roi_pool,
+        roi_pool_with_argmax,
+        valid_rois,
+    )
     from tests.cases import LAYOUTS, few_values, in_layout, random_rois, rng
 
     FEATURES = few_values(8, 8, 10, 8)
@@ -415,3 +422,94 @@ else:
         finally:
             jax.config.update("jax_use_shardy_partitioner", True)
         np.testing.assert_array_equal(got, gradient(FEATURES, PER_IMAGE))
+
+    # What the compiler asks on a thread of its own: which shardings the operands and
+    # results must have, for those that it would like.
+    ASKED = {  # group, RoIs, channels -> the same
+        "groups and channels": (("x", None, "y"), ("x", None, "y")),
+        "RoIs give way to channels": ((None, "x", "x"), (None, None, "x")),
+        "RoIs": ((None, "x", None), (None, "x", None)),
+        "groups and RoIs": (("x", "y", None), ("x", "y", None)),
+    }
+
+    @pytest.mark.parametrize("op", ["roi_pool_argmax", "roi_gather", "roi_scatter"])
+    @pytest.mark.parametrize(("asked", "want"), ASKED.values(), ids=ASKED)
+    def test_what_the_compiler_is_told(op, asked, want):
+        """Per-image form, [g, k, ...], NHWC: no axis of the mesh is given twice."""
+        mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+        group, rois, channels = want
+
+        def array(*spec, sizes):
+            return jax.ShapeDtypeStruct(
+                sizes, jnp.float32, sharding=NamedSharding(mesh, P(*spec))
+            )
+
+        maps = (8, 1, 6, 7, 4), (asked[0], None, None, None, asked[2])
+        boxes = (8, 4, 4), (*asked[:2], None)
+        image = (8, 4), asked[:2]
+        once = None if asked[2] in asked[:2] else asked[2]
+        pooled = (8, 4, 2, 2, 4), (*asked[:2], None, None, once)
+        operands, results, params = {
+            "roi_pool_argmax": (
+                (maps, boxes, image),
+                (pooled, pooled),
+                {"output_size": (2, 2), "spatial_scale": (1.0, 1.0)},
+            ),
+            "roi_gather": ((maps, image, pooled), (pooled,), {}),
+            "roi_scatter": (
+                (pooled, image, pooled),
+                (maps,),
+                {"group_ndim": 1, "map_size": (1, 6, 7)},
+            ),
+        }[op]
+        local = lowering.primitives()[op]
+        function = partitioning.partitioned(
+            op, local, tuple(len(s) for s, _ in operands), **params, layout="NHWC"
+        )
+        operands, results = (
+            tuple(array(*spec, sizes=sizes) for sizes, spec in some)
+            for some in (operands, results)
+        )
+        single = len(results) == 1
+        _, run, told_results, told_operands = function.partition(
+            mesh, operands, results[0] if single else results
+        )
+        told = (*told_operands, *((told_results,) if single else told_results))
+        for sharding, x in zip(told, (*operands, *results), strict=True):
+            spec = tuple(sharding.spec)
+            assert len(spec) == x.ndim
+            assert spec[:2] == (group, rois if x.shape[1] == 4 else None)
+            if x.ndim == 5:
+                assert spec[2:] == (None, None, channels)
+        sums = getattr(run, "keywords", {}).get("sums", ())
+        summed = [(each.axis, each.size, each.names) for each in sums]
+        wanted = op == "roi_scatter" and rois
+        assert summed == ([(1, 4, (rois,))] if wanted else [])
+
+    @pytest.mark.parametrize("count", [16, 13])
+    def test_the_sum_over_devices(count):
+        """What every device then runs on its RoIs; the last may have fewer."""
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+        features, rois = FEATURES[:2, :6, :7], random_rois(16, 2, 6, 7)
+        _, argmax = roi_pool_with_argmax(features, rois, 2)
+        image = jnp.asarray(rois[:, 0], jnp.int32)
+        cotangent = few_values(*argmax.shape)
+        params = {"group_ndim": 0, "map_size": (2, 6, 7), "layout": "NHWC"}
+        sums = (partitioning._Sum(0, count, ("d",)),)
+        scatter = lowering.primitives()["roi_scatter"]
+
+        def each(*operands):
+            return partitioning.scatter_and_sum(scatter, *operands, sums=sums, **params)
+
+        run = jax.shard_map(each, mesh=mesh, in_specs=P("d"), out_specs=P())
+        got = jax.jit(run)(cotangent, image, argmax)
+        left = jnp.where(jnp.arange(16) < count, image, -1)
+        want = scatter.bind(jnp.asarray(cotangent), left, argmax, **params)
+        np.testing.assert_array_equal(got, want)
+        assert np.any(want)
+        total = jax.eval_shape(
+            lambda: primitive.roi_scatter_sum_p.bind(
+                jnp.asarray(cotangent), image, argmax, sums=sums, **params
+            )
+        )
+        assert (total.shape, total.dtype) == (features.shape, features.dtype)
