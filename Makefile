@@ -75,11 +75,11 @@ nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	$(MAKE) coverage soak
 
 # On one instruction set: the Python is the same for all.
-uncovering := data baseline avx2 on-host on_host test_case _channels quickstart processes
+uncovering := data on_host test_case _channels quickstart processes
 coverage: $(VENV)/built $(VENV)/coverage
 	rm -rf build/coverage
 	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) $(PYTEST_ARGS) \
-	  -k 'not soak $(uncovering:%=and not %)'
+	  --one-target -k 'not soak $(uncovering:%=and not %)'
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage report
 

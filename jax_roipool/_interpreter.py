@@ -11,10 +11,14 @@ from typing import Any
 
 
 def known_interpreters() -> Any:
-    """Python's module that tells them apart."""
+    """Python's module that tells them apart, or None where it has none."""
     # Private: there is a public one (concurrent.interpreters) from 3.14 on.
     newer = sys.version_info >= (3, 13)
-    return importlib.import_module("_interpreters" if newer else "_xxsubinterpreters")
+    try:
+        name = "_interpreters" if newer else "_xxsubinterpreters"
+        return importlib.import_module(name)
+    except ImportError:  # no cover: the Pythons tested have it
+        return None
 
 
 def refuse_subinterpreters(interpreters: Any) -> None:
@@ -23,7 +27,7 @@ def refuse_subinterpreters(interpreters: Any) -> None:
     Raises:
       ImportError: It is not.
     """
-    if interpreters.get_current() != interpreters.get_main():
+    if interpreters and interpreters.get_current() != interpreters.get_main():
         raise ImportError(
             "jax_roipool cannot be imported in a subinterpreter, because jax "
             "cannot; import it in the main one (mod_wsgi: WSGIApplicationGroup "

@@ -60,7 +60,7 @@ def named(argmax: jax.Array) -> jax.Array:
 
 
 # XLA ends the process where a size overflows 64 bits, and our lowerings hold
-# arrays of up to 32 bytes for each number. No machine addresses 2**57 bytes.
+# arrays of up to 32 bytes for each number. No process has 2**57 bytes of addresses.
 _MAX_NUMBERS = 2**56
 
 

@@ -17,7 +17,15 @@ CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 LONG = ("test_sharding.py", "test_processes.py")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--one-target",
+        action="store_true",
+        help="of the kernels the best instruction set alone, beside plain JAX",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
     """In the order of implementations, within a file; few of the slow ones by day.
 
     Tests that share compiled programs go to one worker of pytest-xdist: the
@@ -38,6 +46,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.nightly)
     files = sorted(wanted, key=lambda path: path.name not in LONG)
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
+    if config.getoption("--one-target"):
+        lesser = {*IMPLEMENTATIONS} - {BEST, lowering.PORTABLE}
+        left_out = {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _at_night(item, target, params):

@@ -9,11 +9,9 @@ kept in `FOUND`.
 import dataclasses
 from functools import partial
 
-import hypothesis
 import jax
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from jax_roipool import lowering, roi_pool, roi_pool_with_argmax, valid_rois
 from tests import cuda_on_host, oracle
@@ -27,6 +25,9 @@ from tests.cases import (
     rng,
 )
 from tests.conftest import wide
+
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
 
 FORMS = ("flat", "per image", "one image")
 ROI_DTYPES = ("float32", "float32", "float32", "float64", "float16", "bfloat16")

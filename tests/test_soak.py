@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytest.importorskip("hypothesis")
+
 from tests import soak
 
 
