@@ -40,14 +40,16 @@ python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
-.PHONY: help demo test lint nightly bench cuda cuda-usage test-cuda bench-cuda \
-  wheels clean check-python check-compiler FORCE
+.PHONY: help demo test lint nightly asan tsan fuzz bench cuda cuda-usage \
+  test-cuda bench-cuda wheels clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
 	@echo "make test     build, then run the tests"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
+	@echo "make asan, make tsan  kernels and handlers under sanitizers, without jaxlib"
+	@echo "make fuzz     clang's fuzzer on the CPU's kernels, until it is stopped"
 	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
 	@echo "make cuda     build with CUDA kernels; the others then keep them"
 	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
@@ -67,6 +69,10 @@ lint: $(VENV)/built $(VENV)/lint
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
+
+# Of jaxlib they need the headers alone.
+asan tsan fuzz: $(VENV)/built
+	$(if $(CXX),CXX='$(CXX)') $(python) tests/native/run.py $@
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)

@@ -48,8 +48,8 @@ void Shrink(std::initializer_list<int64_t*> sizes, int64_t limit,
 Problem MakeSizes(Reader* bytes) {
   constexpr int64_t kGroups[] = {1, 1, 1, 1, 1, 1, 2, 3, 0};
   constexpr int64_t kImages[] = {1, 1, 1, 2, 3, 5, 0};
-  constexpr int64_t kChannels[] = {1,  2,  3,  4,  5,  7,  8,  9,  15, 16, 17,
-                                   24, 31, 32, 33, 47, 48, 63, 64, 65, 0,  6,
+  constexpr int64_t kChannels[] = {1,  2,  3,  4,  5,  7,  8,  9,   15,  16, 17,
+                                   24, 31, 32, 33, 47, 48, 63, 64,  65,  0,  6,
                                    10, 12, 14, 20, 40, 80, 96, 129, 160, 257};
   Problem p{};
   const uint8_t kind = bytes->Byte();
@@ -64,7 +64,7 @@ Problem MakeSizes(Reader* bytes) {
   p.rois = bytes->Byte() % 48;
   p.pooled_height = Bins(bytes);
   p.pooled_width = Bins(bytes);
-  const int64_t much = large ? 64 : 1;
+  const int64_t much = large ? 16 : 1;
   Shrink({&p.height, &p.width, &p.channels}, 3000 * much,
          [&] { return p.groups * p.images * p.map_size(); });
   Shrink({&p.rois, &p.pooled_height, &p.pooled_width, &p.channels}, 2000 * much,
@@ -81,9 +81,9 @@ Problem MakeSizes(Reader* bytes) {
 // --- RoIs
 
 float MakeScale(Reader* bytes) {
-  constexpr float kScales[] = {1,     1,     1,    0.0625f, 0.5f, 0.25f, 2,
-                               1.5f,  0.1f,  3,    1e-30f,  1e30f, 0x1p-149f,
-                               0x1p127f, 1 / 3.0f, 0.0625f};
+  constexpr float kScales[] = {
+      1,    1, 1,      0.0625f, 0.5f,      0.25f,    2,        1.5f,
+      0.1f, 3, 1e-30f, 1e30f,   0x1p-149f, 0x1p127f, 1 / 3.0f, 0.0625f};
   const uint8_t byte = bytes->Byte();
   if (byte < 240) return kScales[byte % std::size(kScales)];
   const float scale = FloatOf(bytes->Word() & 0x7fffffff);
@@ -121,10 +121,11 @@ float Corner(Reader* bytes, int64_t extent, float scale) {
   const uint8_t kind = bytes->Byte();
   if (kind < 8) return kFar[bytes->Byte() % std::size(kFar)];
   if (kind < 14) return FloatOf(bytes->Word());
-  const auto cell = static_cast<float>(bytes->Byte() % (2 * extent + 4) -
-                                       extent / 2 - 2);
+  const auto cell =
+      static_cast<float>(bytes->Byte() % (2 * extent + 4) - extent / 2 - 2);
   float at = (cell + kNear[kind % 8]) / scale;
-  if (kind >= 200) at = std::nextafter(at, kind >= 228 ? kInfinity : -kInfinity);
+  if (kind >= 200)
+    at = std::nextafter(at, kind >= 228 ? kInfinity : -kInfinity);
   return at;
 }
 
@@ -132,8 +133,7 @@ void MakeRois(Reader* bytes, Call* call) {
   const Problem& p = call->problem;
   for (int64_t k = 0; k < p.groups * p.rois; ++k) {
     const uint8_t kind = bytes->Byte();
-    float box[4] = {0, 0,
-                    static_cast<float>(p.width - 1) / call->scale.width,
+    float box[4] = {0, 0, static_cast<float>(p.width - 1) / call->scale.width,
                     static_cast<float>(p.height - 1) / call->scale.height};
     if (kind % 8 != 0) {  // else all of the map
       for (int i = 0; i < 4; ++i) {
@@ -160,12 +160,10 @@ void MakeRois(Reader* bytes, Call* call) {
 
 // --- Numbers
 
-Bits MakeElements(Element element, int64_t count, uint8_t kind,
-                  uint64_t seed) {
-  constexpr double kSpecial[] = {0.0,     -0.0,    kNaN,     -kNaN,
-                                 kInfinity, -kInfinity, 0x1p-149, -0x1p-24,
-                                 0x1p-1074, 65504, 65520,    -6e4,
-                                 3e38,    1,       -1,       0x1p-14};
+Bits MakeElements(Element element, int64_t count, uint8_t kind, uint64_t seed) {
+  constexpr double kSpecial[] = {
+      0.0,       -0.0,  kNaN,  -kNaN, kInfinity, -kInfinity, 0x1p-149, -0x1p-24,
+      0x1p-1074, 65504, 65520, -6e4,  3e38,      1,          -1,       0x1p-14};
   Random random(seed);
   const int64_t size = ElementBytes(element);
   Bits bits(count * size);
@@ -183,13 +181,17 @@ Bits MakeElements(Element element, int64_t count, uint8_t kind,
       fill([](int i) { return i % 9 - 4; });
       break;
     case 2:  // and some that are none
-      fill([&](int i) { return i < 13 ? i % 5 - 2 : kSpecial[random.Below(16)]; });
+      fill([&](int i) {
+        return i < 13 ? i % 5 - 2 : kSpecial[random.Below(16)];
+      });
       break;
     case 3:
       fill([&](int i) { return kSpecial[i]; });
       break;
     case 4:  // hardly anything but -inf
-      fill([&](int i) { return i < 15 ? -kInfinity : kSpecial[random.Below(16)]; });
+      fill([&](int i) {
+        return i < 15 ? -kInfinity : kSpecial[random.Below(16)];
+      });
       break;
     case 5:  // zeros of both signs
       fill([](int i) { return i % 2 == 0 ? 0.0 : -0.0; });
@@ -210,8 +212,7 @@ Bits MakeElements(Element element, int64_t count, uint8_t kind,
 std::vector<double> Widened(Element element, const Bits& bits) {
   std::vector<double> values(bits.size() / ElementBytes(element));
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] =
-        definition::Load(element, bits.data(), static_cast<int64_t>(i));
+    values[i] = definition::Load(element, bits.data(), static_cast<int64_t>(i));
   }
   return values;
 }
@@ -220,7 +221,7 @@ std::vector<double> Widened(Element element, const Bits& bits) {
 std::vector<int32_t> MakeCells(const Call& call, uint8_t kind, uint64_t seed) {
   const Problem& p = call.problem;
   const auto cells = static_cast<int32_t>(p.cells());
-  const int32_t hostile[] = {-1,    -7,        cells,    cells + 5,
+  const int32_t hostile[] = {-1,     -7,        cells,     cells + 5,
                              -cells, kMaxInt32, kMinInt32, cells - 1};
   std::vector<int32_t> result = call.argmax;
   if (kind % 4 == 0) return result;
@@ -253,8 +254,8 @@ Call MakeCallOf(const Problem& p, Reader* bytes, bool sums_in_order) {
   call.seed = bytes->Byte() << 8;
   call.seed |= bytes->Byte();
   MakeRois(bytes, &call);
-  call.map = MakeElements(p.element, definition::FeatureCount(p), map_kind,
-                          call.seed);
+  call.map =
+      MakeElements(p.element, definition::FeatureCount(p), map_kind, call.seed);
   Finish(kinds, &call);
   return call;
 }

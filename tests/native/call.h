@@ -65,16 +65,16 @@ using Bits = std::vector<unsigned char>;
 struct Call {
   Problem problem;
   Scale scale;
-  std::vector<float> boxes;         // [groups, rois, 4]
-  std::vector<int32_t> image;       // [groups, rois]
-  Bits map, cotangent;              // elements
-  std::vector<int32_t> cells;       // of gather and scatter: an argmax
-  std::vector<double> pooled;       // what pooling must give
-  std::vector<int32_t> argmax;      // and this
-  std::vector<double> gathered;     // what gather must give
-  std::vector<double> gradient;     // what scatter must give
+  std::vector<float> boxes;      // [groups, rois, 4]
+  std::vector<int32_t> image;    // [groups, rois]
+  Bits map, cotangent;           // elements
+  std::vector<int32_t> cells;    // of gather and scatter: an argmax
+  std::vector<double> pooled;    // what pooling must give
+  std::vector<int32_t> argmax;   // and this
+  std::vector<double> gathered;  // what gather must give
+  std::vector<double> gradient;  // what scatter must give
   int64_t threads;
-  uint64_t seed;                    // of what the result may not depend on
+  uint64_t seed;  // of what the result may not depend on
   Flush flush;
 
   std::string Describe() const;

@@ -41,8 +41,8 @@ inline double WidenHalf(HalfFormat format, uint16_t bits) {
   } else if (power == 0) {
     value = std::ldexp(fraction, format.lowest - format.fraction);
   } else {
-    value = std::ldexp(one + fraction,
-                       format.lowest + power - 1 - format.fraction);
+    value =
+        std::ldexp(one + fraction, format.lowest + power - 1 - format.fraction);
   }
   return bits >= 0x8000 ? -value : value;
 }
@@ -101,8 +101,7 @@ struct Span {
 inline int64_t CellOf(float coordinate, float scale) {
   const float scaled = coordinate * scale;
   const float rounded = std::round(scaled);  // half away from zero
-  return static_cast<int64_t>(
-      std::min(std::max(rounded, -0x1p24f), 0x1p24f));
+  return static_cast<int64_t>(std::min(std::max(rounded, -0x1p24f), 0x1p24f));
 }
 
 inline Span BinOf(float low, float high, float scale, int64_t bins, int64_t bin,
@@ -169,8 +168,8 @@ inline void Pool(const Problem& p, Scale scale, const double* map,
       for (int64_t j = 0; j < p.pooled_width; ++j) {
         Span rows{0, 0}, columns{0, 0};
         if (of >= 0) {
-          rows = BinOf(box[1], box[3], scale.height, p.pooled_height, i,
-                       p.height);
+          rows =
+              BinOf(box[1], box[3], scale.height, p.pooled_height, i, p.height);
           columns =
               BinOf(box[0], box[2], scale.width, p.pooled_width, j, p.width);
         }

@@ -131,8 +131,7 @@ void DemandProducts(const Problem& p, const Dims& map, const Dims& image,
   const int64_t results[] = {p.groups, p.rois, p.pooled_height, p.pooled_width,
                              p.channels};
   const int64_t maps[] = {p.groups, p.images, p.height, p.width, p.channels};
-  const Product pooled_count(results, results + 5),
-      map_count(maps, maps + 5);
+  const Product pooled_count(results, results + 5), map_count(maps, maps + 5);
   if (pooled_count.value() == 0 && map_count.value() == 0) return;
   Demand(Product(maps, maps + 2).FitsInt64(), "maps", map, image, pooled);
   Demand(Product(results, results + 2).FitsInt64(), "RoIs", map, image, pooled);
@@ -167,7 +166,8 @@ void CheckShapes(Reader* bytes) {
     const uint8_t change = bytes->Byte();
     if (change % 4 == 0) one.push_back(Dim(bytes));
     if (change % 4 == 1 && !one.empty()) one.pop_back();
-    if (change % 4 > 1 && !one.empty()) one[change / 4 % one.size()] = Dim(bytes);
+    if (change % 4 > 1 && !one.empty())
+      one[change / 4 % one.size()] = Dim(bytes);
   }
 
   const std::string wrong =
@@ -179,9 +179,9 @@ void CheckShapes(Reader* bytes) {
 
   Dims wanted = image;
   wanted.push_back(4);
-  Demand(CheckBoxes(ShapeOf(boxes), ShapeOf(image)).empty() ==
-             (boxes == wanted),
-         "boxes", boxes, image, {});
+  Demand(
+      CheckBoxes(ShapeOf(boxes), ShapeOf(image)).empty() == (boxes == wanted),
+      "boxes", boxes, image, {});
   Demand(CheckArgmax(ShapeOf(argmax), ShapeOf(pooled)).empty() ==
              (argmax == pooled),
          "argmax", argmax, pooled, {});

@@ -3,8 +3,8 @@
 //   fuzz [--executions N] [--seed S] [--from I] [FOLDER ...]
 //
 // Runs every file of the folders and then inputs, some made anew and some from
-// those files with changes, until N ops have reached a kernel. Input I of seed S
-// is the same on every machine. What makes the target fail is written to the
+// those files with changes, until N ops have reached a kernel. Input I of seed
+// S is the same on every machine. What makes the target fail is written to the
 // file fuzz-failure in the working folder, which is a folder's file from then
 // on: `fuzz --executions 0 .` runs it again.
 
@@ -43,14 +43,14 @@ void KeepInput() {
   running = nullptr;
   if (input == nullptr) return;
   const int file = open("fuzz-failure", O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  if (file < 0 ||
-      write(file, input->data(), input->size()) < 0 || close(file) != 0) {
+  if (file < 0 || write(file, input->data(), input->size()) < 0 ||
+      close(file) != 0) {
     return;
   }
   char text[100];
-  const int length = std::snprintf(
-      text, sizeof(text), "input %lld failed; it is in fuzz-failure\n",
-      running_number);
+  const int length = std::snprintf(text, sizeof(text),
+                                   "input %lld failed; it is in fuzz-failure\n",
+                                   running_number);
   if (write(STDERR_FILENO, text, static_cast<size_t>(length)) < 0) return;
 }
 
@@ -87,7 +87,8 @@ Input Anew(Random* random) {
   for (uint8_t& byte : input) byte = static_cast<uint8_t>(random->Below(256));
   // Much of what is drawn is no great help: some bytes are plain more often.
   for (uint32_t i = 0; i < input.size() && random->Below(3) != 0; ++i) {
-    if (random->Below(4) == 0) input[i] = static_cast<uint8_t>(random->Below(8));
+    if (random->Below(4) == 0)
+      input[i] = static_cast<uint8_t>(random->Below(8));
   }
   return input;
 }
@@ -147,8 +148,9 @@ int Main(int count, char** arguments) {
     } else if (argument == "--from" && valued) {
       from = std::atoll(arguments[++i]);
     } else if (argument[0] == '-') {
-      std::fprintf(stderr, "fuzz [--executions N] [--seed S] [--from I] "
-                           "[FOLDER ...]\n");
+      std::fprintf(stderr,
+                   "fuzz [--executions N] [--seed S] [--from I] "
+                   "[FOLDER ...]\n");
       return 2;
     } else {
       for (Input& input : ReadFolder(arguments[i])) {

@@ -63,8 +63,8 @@ void RunUnit(const cpu::Plan& plan, cpu::Call call, cpu::ScratchUse use,
   call.map_of = plan.map_of.data();
   call.rows = plan.rows.data();
   call.columns = plan.columns.data();
-  std::vector<double> scratch(
-      cpu::ScratchBytes(call.problem, plan, use) / 8 + 8);
+  std::vector<double> scratch(cpu::ScratchBytes(call.problem, plan, use) / 8 +
+                              8);
   const auto at = reinterpret_cast<uintptr_t>(scratch.data());
   kernel(call, unit,
          cpu::MakeScratch(call.problem, plan, use,
@@ -76,8 +76,8 @@ constexpr int kElement = static_cast<int>(Element::kFloat32);
 // Of the last RoI of a few: 2.7 * 10^9 numbers in the map.
 void PoolFromLargeMap(const cpu::KernelTable& table, Layout layout) {
   constexpr int64_t kSide = 30000, kChannels = 3;
-  const Problem p{layout, Element::kFloat32, 1, 1, kSide, kSide, kChannels,
-                  1,      1,                 1};
+  const Problem p{layout, Element::kFloat32, 1, 1, kSide,
+                  kSide,  kChannels,         1, 1, 1};
   const Sparse<float> map(p.map_size());
   const float box[] = {kSide - 6, kSide - 7, kSide + 100, kSide + 100};
   const int32_t image = 0;
@@ -93,8 +93,8 @@ void PoolFromLargeMap(const cpu::KernelTable& table, Layout layout) {
   call.map = map.data();
   call.pooled = pooled;
   call.argmax_out = argmax;
-  const cpu::Plan plan = cpu::PlanPool(p, {1, 1}, box, &image, true,
-                                       table.vector_bytes, 1);
+  const cpu::Plan plan =
+      cpu::PlanPool(p, {1, 1}, box, &image, true, table.vector_bytes, 1);
   RunUnit(plan, call, cpu::ScratchUse::kPoolArgmax, plan.units.at(0),
           table.pool[kElement]);
 
@@ -117,8 +117,7 @@ void PoolFromLargeMap(const cpu::KernelTable& table, Layout layout) {
 }
 
 // The last of many maps: 4.3 * 10^9 numbers in all.
-void PoolAndScatterAmongManyMaps(const cpu::KernelTable& table,
-                                 Layout layout) {
+void PoolAndScatterAmongManyMaps(const cpu::KernelTable& table, Layout layout) {
   const Problem p{layout, Element::kFloat32, 16, 256, 64, 64, 256, 1, 1, 1};
   const int64_t maps = p.groups * p.images;
   const Sparse<float> map(maps * p.map_size());
@@ -174,8 +173,8 @@ void PoolAndScatterAmongManyMaps(const cpu::KernelTable& table,
 
 // The last of many RoIs: 4.3 * 10^9 results.
 void PoolManyRois(const cpu::KernelTable& table, Layout layout) {
-  const Problem p{layout, Element::kFloat32, 1,  1, 4, 4, 64, int64_t{1} << 18,
-                  16,     16};
+  const Problem p{layout, Element::kFloat32, 1,  1, 4, 4,
+                  64,     int64_t{1} << 18,  16, 16};
   const Sparse<float> pooled(p.rois * p.pooled_size());
   const Sparse<int32_t> argmax(p.rois * p.pooled_size());
   std::vector<float> map(p.map_size(), 1), boxes(4 * p.rois, 0);
@@ -194,8 +193,7 @@ void PoolManyRois(const cpu::KernelTable& table, Layout layout) {
   gather.map = map.data();
   gather.argmax = argmax.data();
   gather.pooled = pooled.data();
-  const cpu::Plan of_gather =
-      cpu::PlanGather(p, image.data(), 1 << 12);
+  const cpu::Plan of_gather = cpu::PlanGather(p, image.data(), 1 << 12);
   const auto run_last = [&](const cpu::Plan& whole, const cpu::Call& with,
                             cpu::ScratchUse use, cpu::Kernel kernel) {
     for (cpu::Unit unit : whole.units) {

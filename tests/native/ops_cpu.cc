@@ -18,9 +18,9 @@ namespace jax_roipool::native {
 namespace {
 
 struct Memory {
-  Guarded map, boxes, image, cells, cotangent;       // read
-  Guarded order, map_of, rows, columns;              // read
-  Guarded pooled, argmax, gradient;                  // written
+  Guarded map, boxes, image, cells, cotangent;  // read
+  Guarded order, map_of, rows, columns;         // read
+  Guarded pooled, argmax, gradient;             // written
   Guarded scratch;
 };
 
@@ -55,9 +55,9 @@ class Run {
  private:
   void Pool(bool argmax) {
     const char* op = argmax ? "pool with argmax" : "pool";
-    const cpu::Plan plan = cpu::PlanPool(
-        p_, call_.scale, m_.boxes.as<float>(), m_.image.as<int32_t>(), argmax,
-        table_.vector_bytes, call_.threads);
+    const cpu::Plan plan = cpu::PlanPool(p_, call_.scale, m_.boxes.as<float>(),
+                                         m_.image.as<int32_t>(), argmax,
+                                         table_.vector_bytes, call_.threads);
     cpu::Call call{};
     call.map = m_.map.data();
     call.pooled = Result(&m_.pooled, call_.pooled.size());
@@ -85,9 +85,8 @@ class Run {
     call.pooled = Result(&m_.pooled, call_.gathered.size());
     RunUnits("gather", plan, call, cpu::ScratchUse::kNone,
              table_.gather[element_]);
-    Demand("gather",
-           Same("gather", p_.element, call.pooled, call_.gathered) &&
-               m_.pooled.AroundIsWhole());
+    Demand("gather", Same("gather", p_.element, call.pooled, call_.gathered) &&
+                         m_.pooled.AroundIsWhole());
   }
 
   void Scatter() {

@@ -12,8 +12,9 @@
 namespace jax_roipool::native {
 namespace {
 
-constexpr cuda::Device kDevices[] = {
-    {16, 227 << 10, 228 << 10}, {1, 40 << 10, 34 << 10}, {6, 48 << 10, 64 << 10}};
+constexpr cuda::Device kDevices[] = {{16, 227 << 10, 228 << 10},
+                                     {1, 40 << 10, 34 << 10},
+                                     {6, 48 << 10, 64 << 10}};
 
 struct Memory {
   Guarded map, boxes, image, cells, cotangent;  // read
@@ -62,8 +63,8 @@ class Run {
     Demand(op, Same(op, p_.element, call.pooled, call_.pooled) &&
                    m_.pooled.AroundIsWhole());
     if (argmax) {
-      Demand(op, Same(op, call.argmax, call_.argmax) &&
-                     m_.argmax.AroundIsWhole());
+      Demand(op,
+             Same(op, call.argmax, call_.argmax) && m_.argmax.AroundIsWhole());
     }
   }
 
@@ -72,24 +73,22 @@ class Run {
                                 m_.cells.as<int32_t>(),
                                 Result(&m_.pooled, call_.gathered.size())};
     Demand("gather", cuda::Gather(call, device_, {}) == cuda::kSuccess);
-    Demand("gather",
-           Same("gather", p_.element, call.pooled, call_.gathered) &&
-               m_.pooled.AroundIsWhole());
+    Demand("gather", Same("gather", p_.element, call.pooled, call_.gathered) &&
+                         m_.pooled.AroundIsWhole());
   }
 
   void Scatter() {
-    const cuda::ScatterCall call{
-        p_,
-        m_.cotangent.data(),
-        m_.image.as<int32_t>(),
-        m_.cells.as<int32_t>(),
-        Result(&m_.gradient, call_.gradient.size()),
-        static_cast<int32_t*>(
-            m_.bounds.Place(call_.image.size() * 8, call_.flush))};
+    const cuda::ScatterCall call{p_,
+                                 m_.cotangent.data(),
+                                 m_.image.as<int32_t>(),
+                                 m_.cells.as<int32_t>(),
+                                 Result(&m_.gradient, call_.gradient.size()),
+                                 static_cast<int32_t*>(m_.bounds.Place(
+                                     call_.image.size() * 8, call_.flush))};
     Demand("scatter", cuda::Scatter(call, device_, {}) == cuda::kSuccess);
-    Demand("scatter",
-           Same("scatter", p_.element, call.map, call_.gradient) &&
-               m_.gradient.AroundIsWhole() && m_.bounds.AroundIsWhole());
+    Demand("scatter", Same("scatter", p_.element, call.map, call_.gradient) &&
+                          m_.gradient.AroundIsWhole() &&
+                          m_.bounds.AroundIsWhole());
   }
 
   void* Result(Guarded* memory, size_t count) {

@@ -1,5 +1,5 @@
-// What XLA is to a handler: call frames and a pool of threads, by the C API that
-// jaxlib's headers give. No jaxlib runs here.
+// What XLA is to a handler: call frames and a pool of threads, by the C API
+// that jaxlib's headers give. No jaxlib runs here.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_XLA_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_XLA_H_
@@ -126,8 +126,7 @@ struct Answer {
 };
 
 // `pool` may be null: then there is none.
-inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool,
-                     Frame frame) {
+inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool, Frame frame) {
   static const XLA_FFI_Api api = [] {
     XLA_FFI_Api made{};
     made.struct_size = XLA_FFI_Api_STRUCT_SIZE;
@@ -161,8 +160,7 @@ inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool,
     std::vector<XLA_FFI_Buffer> result;
     for (Buffer& buffer : *buffers) {
       result.push_back({XLA_FFI_Buffer_STRUCT_SIZE, nullptr, buffer.type,
-                        buffer.data,
-                        static_cast<int64_t>(buffer.dims.size()),
+                        buffer.data, static_cast<int64_t>(buffer.dims.size()),
                         buffer.dims.data()});
     }
     return result;
@@ -219,9 +217,12 @@ inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool,
   call.rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr,
                static_cast<int64_t>(results.size()), result_types.data(),
                result_pointers.data()};
-  call.attrs = {XLA_FFI_Attrs_STRUCT_SIZE, nullptr,
-                static_cast<int64_t>(types.size()), types.data(),
-                name_pointers.data(), values.data()};
+  call.attrs = {XLA_FFI_Attrs_STRUCT_SIZE,
+                nullptr,
+                static_cast<int64_t>(types.size()),
+                types.data(),
+                name_pointers.data(),
+                values.data()};
   const SubnormalsFlushed as_xla_does;
   XLA_FFI_Error* error = handler(&call);
   if (!as_xla_does.Still()) return {XLA_FFI_Error_Code_INTERNAL, "subnormals"};
