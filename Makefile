@@ -43,8 +43,8 @@ workers := -n 2 --dist loadgroup --no-loadscope-reorder
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
-.PHONY: help demo test lint nightly coverage soak bench cuda cuda-usage test-cuda bench-cuda \
-  wheels clean check-python check-compiler FORCE
+.PHONY: help demo test lint nightly coverage soak asan tsan fuzz bench cuda \
+  cuda-usage test-cuda bench-cuda wheels clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
@@ -53,6 +53,8 @@ help:
 	@echo "make nightly  the tests that take too long for every change"
 	@echo "make coverage  every line of the op's Python is reached by a test"
 	@echo "make soak     ten minutes of mixed calls; memory flat, results right"
+	@echo "make asan, make tsan  kernels and handlers under sanitizers, without jaxlib"
+	@echo "make fuzz     clang's fuzzer on the CPU's kernels, until it is stopped"
 	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
 	@echo "make cuda     build with CUDA kernels; the others then keep them"
 	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
@@ -85,6 +87,10 @@ coverage: $(VENV)/built $(VENV)/coverage
 
 soak: $(VENV)/built
 	JAX_PLATFORMS=cpu $(python) -m tests.soak $(SOAK_ARGS)
+
+# Of jaxlib they need the headers alone.
+asan tsan fuzz: $(VENV)/built
+	$(if $(CXX),CXX='$(CXX)') $(python) tests/native/run.py $@
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
