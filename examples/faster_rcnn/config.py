@@ -63,8 +63,13 @@ class ModelConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels per cell of the feature map."""
+        """Pixels per cell of the map that proposals are made of."""
         return {"small": 8, "vgg16": 16}[self.backbone]
+
+    @property
+    def roi_stride(self) -> int:
+        """Pixels per cell of the map that RoIs are pooled from."""
+        return {"small": 4, "vgg16": 16}[self.backbone]
 
     @property
     def images(self) -> ImageConfig:

@@ -105,8 +105,8 @@ def detect(
         another one. An experiment: what the scores owe to pooling.
     """
     config = model.config
-    features = model.features(to_features(data, im_info, config.images))
-    rois, valid = propose(model, features, im_info) if given is None else given
+    coarse, features = model.features(to_features(data, im_info, config.images))
+    rois, valid = propose(model, coarse, im_info) if given is None else given
     pooled = model.pool(features, rois, valid=valid)
     if permute is not None:
         keys = jax.random.split(permute, len(pooled))
@@ -138,7 +138,7 @@ class Runner:
         def proposer(params: Any, data: Any, im_info: Any) -> Any:
             model = merge(graph, params)
             images = to_features(data, im_info, config.images)
-            return propose(model, model.features(images), im_info)
+            return propose(model, model.features(images)[0], im_info)
 
         self.program, self.proposer = jax.jit(program), jax.jit(proposer)
 
@@ -157,7 +157,7 @@ class Runner:
                 self.params, batch.data, batch.im_info, given, np.uint32(number)
             )
             found = jax.tree.map(np.asarray, found)
-            for i, index in enumerate(np.asarray(batch.index)):
+            for i, index in enumerate(np.asarray(batch.image_index)):
                 if index >= 0:
                     some = found.valid[i]
                     scale = np.asarray(batch.im_info)[i, 2]
@@ -175,7 +175,7 @@ def given_proposals(batch: Minibatch, roidb: Any) -> tuple[Any, Any]:
     """The proposals of a roidb in pixels of a batch, padded to the longest."""
     lengths = np.diff(roidb.columns["proposal_offsets"])
     count = max(int(lengths.max()), 1)
-    index = np.asarray(batch.index)
+    index = np.asarray(batch.image_index)
     rois = np.zeros((len(index), count, 4), np.float32)
     valid = np.zeros((len(index), count), bool)
     for i, k in enumerate(index):

@@ -62,7 +62,7 @@ def loss(
 ) -> tuple[jax.Array, Metrics]:
     """The sum of the losses, the mean over the images that are no padding."""
     images = to_features(batch.data, batch.im_info, config.images)
-    features = model.features(images)
+    coarse, features = model.features(images)
     dropout, key = jax.random.split(key)
     # A key for each image: the same however many devices share them.
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(
@@ -71,8 +71,8 @@ def loss(
     of_images: Metrics = {}
     if config.rpn:
         gt_boxes, gt_classes = batch.gt_boxes[..., :4], batch.gt_boxes[..., 4]
-        logits, deltas = model.proposer(features)
-        anchors = jnp.asarray(model.anchors(features))
+        logits, deltas = model.proposer(coarse)
+        anchors = jnp.asarray(model.anchors(coarse))
 
         def of_image(keys, logits, deltas, boxes, classes, valid, info):  # type: ignore[no-untyped-def]
             wanted = targets.anchor_targets(

@@ -30,30 +30,38 @@ class ConvNorm(nnx.Module):
 
 
 class SmallBackbone(nnx.Module):
-    """Six convolutions to stride 8.
+    """Five convolutions, and two maps of them.
 
-    The first sees 4 x 4 pixels as one cell of 48 channels: a convolution of 3
+    Proposals read the coarse map, of stride 8. RoIs are pooled from the fine one,
+    of stride 4, to which the coarse one is added as in a feature pyramid (Lin et
+    al. 2017): of the smallest objects it has four cells a side and not two.
+
+    The first convolution sees 4 x 4 pixels as one cell of 48 channels: one of 3
     channels at full size would take as long as all the others together.
     """
 
-    width = 96
+    width, proposer_width = 64, 96
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         layer = partial(ConvNorm, rngs=rngs)
         self.stem = layer(48, 64, 3, 1)  # stride 4
         self.same1 = layer(64, 64, 3, 1)
-        self.down = layer(64, 96, 3, 2)  # 8
+        self.down = layer(64, 96, 3, 2)  # stride 8
         self.same2 = layer(96, 96, 3, 1)
         self.same3 = layer(96, 96, 3, 1)
+        self.lateral = nnx.Linear(96, 64, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         images, rows, columns, colors = x.shape
         x = x.reshape(images, rows // 4, 4, columns // 4, 4, colors)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(images, rows // 4, columns // 4, -1)
         x = self.stem(x)
-        x = self.down(x + self.same1(x))
+        fine = x + self.same1(x)
+        x = self.down(fine)
         x = x + self.same2(x)
-        return x + self.same3(x)
+        coarse = x + self.same3(x)
+        above = self.lateral(coarse).repeat(2, axis=1).repeat(2, axis=2)
+        return coarse, nnx.relu(fine + above)
 
 
 class SmallHead(nnx.Module):
@@ -71,9 +79,9 @@ class SmallHead(nnx.Module):
 class RegionProposals(nnx.Module):
     """For each anchor a logit (object or not) and four deltas."""
 
-    def __init__(self, width_in: int, width: int, count: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, count: int, rngs: nnx.Rngs) -> None:
         init = small_normal(0.01)
-        self.conv = nnx.Conv(width_in, width, (3, 3), rngs=rngs)
+        self.conv = nnx.Conv(width, width, (3, 3), rngs=rngs)
         self.score = nnx.Conv(width, count, (1, 1), kernel_init=init, rngs=rngs)
         self.deltas = nnx.Conv(width, 4 * count, (1, 1), kernel_init=init, rngs=rngs)
 
@@ -99,19 +107,19 @@ class Detector(nnx.Module):
         if config.backbone == "vgg16":
             from examples.faster_rcnn.vgg16 import VGG16, VGG16Head
 
-            self.backbone = VGG16(rngs=rngs)
-            proposer_width, head = 512, VGG16Head
+            self.backbone, head = VGG16(rngs=rngs), VGG16Head
         else:
-            self.backbone = SmallBackbone(rngs=rngs)
-            proposer_width, head = SmallBackbone.width, SmallHead
-        width = self.backbone.width
+            self.backbone, head = SmallBackbone(rngs=rngs), SmallHead
         self.base = base_anchors(
             config.stride, config.anchor_scales, config.anchor_ratios
         ).tolist()
         if config.rpn:
-            self.proposer = RegionProposals(width, proposer_width, len(self.base), rngs)
-        self.pool = RoIPool(config.pool_size, spatial_scale=1 / config.stride)
-        self.head = head(width * config.pool_size**2, config.hidden, rngs=rngs)
+            self.proposer = RegionProposals(
+                self.backbone.proposer_width, len(self.base), rngs
+            )
+        self.pool = RoIPool(config.pool_size, spatial_scale=1 / config.roi_stride)
+        bins = self.backbone.width * config.pool_size**2
+        self.head = head(bins, config.hidden, rngs=rngs)
         count = len(config.classes)
         self.scores = nnx.Linear(
             config.hidden, count, kernel_init=small_normal(0.01), rngs=rngs
@@ -120,12 +128,13 @@ class Detector(nnx.Module):
             config.hidden, 4 * count, kernel_init=small_normal(0.001), rngs=rngs
         )
 
-    def features(self, images: jax.Array) -> jax.Array:
-        """`[N, H, W, 3]`, means subtracted, to `[N, h, w, C]`."""
+    def features(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[N, H, W, 3]`, means subtracted, to the maps that proposals are made of
+        and RoIs pooled from, each `[N, h, w, C]`; VGG16 has one map for both."""
         return self.backbone(images / jnp.array(self.config.pixel_stds))
 
     def anchors(self, features: jax.Array) -> np.ndarray:
-        """Of these maps: float32 `[A, 4]`."""
+        """Of the proposer's maps: float32 `[A, 4]`."""
         return anchors(
             *features.shape[1:3], self.config.stride, np.float32(self.base)
         )

@@ -22,7 +22,7 @@ class VGG16(nnx.Module):
     def __init__(
         self, rngs: nnx.Rngs, widths: tuple[int, ...] = WIDTHS
     ) -> None:
-        self.width = widths[-1]
+        self.width = self.proposer_width = widths[-1]
         width_in = 3
         for block, (count, width) in enumerate(zip(BLOCKS, widths, strict=True), 1):
             for i in range(1, count + 1):
@@ -36,7 +36,7 @@ class VGG16(nnx.Module):
                 setattr(self, f"conv{block}_{i}", conv)
                 width_in = width
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         for block, count in enumerate(BLOCKS, 1):
             for i in range(1, count + 1):
                 x = nnx.relu(getattr(self, f"conv{block}_{i}")(x))
@@ -44,7 +44,7 @@ class VGG16(nnx.Module):
                 x = jax.lax.stop_gradient(x)
             if block < len(BLOCKS):
                 x = nnx.max_pool(x, (2, 2), (2, 2))
-        return x
+        return x, x
 
 
 class VGG16Head(nnx.Module):
