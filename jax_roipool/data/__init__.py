@@ -1,9 +1,16 @@
-"""Fast R-CNN's data layer: records, sampling of RoIs, boxes.
+"""Fast R-CNN's data layer: records, sampling of RoIs, images, minibatches, boxes.
 
 >>> from jax_roipool import data
 >>> data.iou([[0, 0, 9, 9]], [[0, 0, 9, 4]])
 array([[0.5]], dtype=float32)
+
+Boxes, records and sampling need NumPy and JAX alone. Images, and so minibatches and
+the layer, need the packages of `pip install 'jax_roipool[data]'`, and are imported
+when they are first asked for.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from jax_roipool.data.boxes import MAX_LOG_SIZE as MAX_LOG_SIZE
 from jax_roipool.data.boxes import areas as areas
@@ -28,3 +35,38 @@ from jax_roipool.data.sampling import candidates as candidates
 from jax_roipool.data.sampling import choose as choose
 from jax_roipool.data.sampling import has_samples as has_samples
 from jax_roipool.data.sampling import sample as sample
+
+if TYPE_CHECKING:
+    from jax_roipool.data.config import LayerConfig as LayerConfig
+    from jax_roipool.data.experiments import Experiment as Experiment
+    from jax_roipool.data.experiments import read_experiment as read_experiment
+    from jax_roipool.data.images import ImageConfig as ImageConfig
+    from jax_roipool.data.images import ImageError as ImageError
+    from jax_roipool.data.images import to_features as to_features
+    from jax_roipool.data.layer import RoIDataLayer as RoIDataLayer
+    from jax_roipool.data.minibatch import Minibatch as Minibatch
+    from jax_roipool.data.minibatch import get_minibatch as get_minibatch
+    from jax_roipool.data.plan import EpochPlan as EpochPlan
+    from jax_roipool.data.plan import Step as Step
+    from jax_roipool.data.workers import WorkerError as WorkerError
+
+_WITH_IMAGES = {
+    "LayerConfig": "config",
+    "Experiment": "experiments",
+    "read_experiment": "experiments",
+    "ImageConfig": "images",
+    "ImageError": "images",
+    "to_features": "images",
+    "RoIDataLayer": "layer",
+    "Minibatch": "minibatch",
+    "get_minibatch": "minibatch",
+    "EpochPlan": "plan",
+    "Step": "plan",
+    "WorkerError": "workers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_IMAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WITH_IMAGES[name]}"), name)

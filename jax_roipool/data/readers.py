@@ -14,6 +14,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from jax_roipool.data.progress import progress
 from jax_roipool.data.roidb import (
     EXAMPLES,
     MAX_SIDE,
@@ -292,7 +293,7 @@ def read_voc(
     sizes, lengths = [], []
     rows: list[list[float]] = []
     places, row_classes, difficult = [], [], []
-    for image_id in ids:
+    for image_id in progress(ids, f"reading {image_set}", "images"):
         file = os.path.join(root, "Annotations", image_id + ".xml")
         annotation = _parse_xml(file)
         size = []

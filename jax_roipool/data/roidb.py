@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from jax_roipool.data import boxes as _boxes
+from jax_roipool.data.progress import progress
 
 Array = np.ndarray[Any, Any]
 
@@ -560,7 +561,8 @@ class Roidb(Sequence[Record]):
 
         `data.has_samples` is py-faster-rcnn's predicate (`filter_roidb`).
         """
-        keep = np.fromiter((bool(predicate(r)) for r in self), bool, len(self))
+        records = progress(self, "filtering", "images")
+        keep = np.fromiter((bool(predicate(r)) for r in records), bool, len(self))
         gone = np.flatnonzero(~keep)
         places = [f"image {self[i].id}" for i in gone[:EXAMPLES]]
         report = reported("record filtered out", places, len(gone))
@@ -687,7 +689,7 @@ class Roidb(Sequence[Record]):
         rows = self.num_classes if per_class else 1
         counts = np.zeros(rows, np.int64)
         means, squares = np.zeros((rows, 4)), np.zeros((rows, 4))
-        for record in self:
+        for record in progress(self, "statistics of targets", "images"):
             assert record.proposals is not None
             found, index = record.match(record.proposals)
             some = (index >= 0) & (found >= np.float32(overlap))
