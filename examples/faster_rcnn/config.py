@@ -184,6 +184,26 @@ def vgg16(classes: tuple[str, ...], **changes: Any) -> ModelConfig:
     )
 
 
+def training(preset: str, **changes: Any) -> TrainConfig:
+    """How the detector of a preset is trained."""
+    if preset == "small":
+        return TrainConfig(**changes)
+    return TrainConfig(
+        **{
+            "steps": 70000,
+            "images_per_batch": 1,
+            "optimizer": "sgd",
+            "learning_rate": 1e-3,
+            "schedule": "steps",
+            "warmup": 500,
+            "weight_decay": 5e-4,
+            "rpn_samples": 256,
+            "rois_per_image": 128,
+            **changes,
+        }
+    )
+
+
 def _plain(config: Any) -> dict[str, Any]:
     fields = dataclasses.asdict(config)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}

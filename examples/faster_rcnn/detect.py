@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from numpy.typing import NDArray
 
 from examples.faster_rcnn import targets
 from examples.faster_rcnn.config import ModelConfig
 from examples.faster_rcnn.model import Detector
-from examples.faster_rcnn.step import merge
+from examples.faster_rcnn.step import merge, structure
 from jax_roipool.data import MAX_LOG_SIZE, Minibatch, boxes
 from jax_roipool.data.images import to_features
 
@@ -123,46 +122,53 @@ def exchanged(key: jax.Array, pooled: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 class Runner:
-    """Detection compiled once per size of batch."""
+    """Detection, compiled once per size of batch.
 
-    def __init__(self, config: ModelConfig, params: Any, permute: bool = False) -> None:
-        self.config, self.params, self.permute = config, params, permute
-        graph = nnx.graphdef(nnx.eval_shape(lambda: Detector(config, nnx.Rngs(0))))
+    Args:
+      config: The detector.
+      permute: See `detect`.
+    """
 
-        def program(
-            params: Any, data: Any, im_info: Any, given: Any, seed: Any
-        ) -> Found:
+    def __init__(self, config: ModelConfig, permute: bool = False) -> None:
+        self.config = config
+        graph = structure(config)
+
+        def run(params: Any, data: Any, im_info: Any, given: Any, seed: Any) -> Found:
             key = jax.random.key(seed) if permute else None
             return detect(merge(graph, params), data, im_info, given, key)
 
-        def proposer(params: Any, data: Any, im_info: Any) -> Any:
-            model = merge(graph, params)
-            images = to_features(data, im_info, config.images)
-            return propose(model, model.features(images)[0], im_info)
+        self.jitted = jax.jit(run)
+        self.programs: dict[Any, Any] = {}
 
-        self.program, self.proposer = jax.jit(program), jax.jit(proposer)
+    def compile(self, params: Any, batch: Minibatch, given: Any = None) -> Any:
+        """The program for batches of this size; `batch` may be shapes alone."""
+        operands = (params, batch.data, batch.im_info, given, np.uint32(0))
+        key = tuple(x.shape for x in jax.tree.leaves(operands[1:4]))
+        if key not in self.programs:
+            self.programs[key] = self.jitted.lower(*operands).compile()
+        return self.programs[key]
 
     def __call__(
-        self, batches: Iterable[Minibatch], roidb: Any = None
+        self, params: Any, batches: Iterable[Minibatch], roidb: Any = None
     ) -> Iterator[tuple[int, Detections]]:
         """Of each image that is no padding, its index in the batches' roidb.
 
         Args:
+          params: Of the detector.
           batches: In any order.
           roidb: Has the proposals, for Fast R-CNN.
         """
         for number, batch in enumerate(batches):
             given = None if self.config.rpn else given_proposals(batch, roidb)
-            found = self.program(
-                self.params, batch.data, batch.im_info, given, np.uint32(number)
+            run = self.compile(params, batch, given)
+            found = jax.device_get(
+                run(params, batch.data, batch.im_info, given, np.uint32(number))
             )
-            found = jax.tree.map(np.asarray, found)
-            for i, index in enumerate(np.asarray(batch.image_index)):
+            for i, index in enumerate(batch.image_index.tolist()):
                 if index >= 0:
-                    some = found.valid[i]
-                    scale = np.asarray(batch.im_info)[i, 2]
+                    some, scale = found.valid[i], batch.im_info[i, 2]
                     yield (
-                        int(index),
+                        index,
                         Detections(
                             found.boxes[i, some] / scale,
                             found.classes[i, some],
@@ -171,15 +177,34 @@ class Runner:
                     )
 
 
+def region_proposals(
+    config: ModelConfig, params: Any, batches: Iterable[Minibatch]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The network's own proposals in pixels of each image, by its index."""
+    graph = structure(config)
+
+    @jax.jit
+    def run(params: Any, data: Any, im_info: Any) -> Any:
+        model = merge(graph, params)
+        images = to_features(data, im_info, config.images)
+        return propose(model, model.features(images)[0], im_info)
+
+    for batch in batches:
+        rois, valid = jax.device_get(run(params, batch.data, batch.im_info))
+        for i, index in enumerate(batch.image_index.tolist()):
+            if index >= 0:
+                yield index, rois[i, valid[i]] / batch.im_info[i, 2]
+
+
 def given_proposals(batch: Minibatch, roidb: Any) -> tuple[Any, Any]:
     """The proposals of a roidb in pixels of a batch, padded to the longest."""
     lengths = np.diff(roidb.columns["proposal_offsets"])
     count = max(int(lengths.max()), 1)
-    index = np.asarray(batch.image_index)
+    index = batch.image_index
     rois = np.zeros((len(index), count, 4), np.float32)
     valid = np.zeros((len(index), count), bool)
     for i, k in enumerate(index):
         if k >= 0:
-            own = roidb[int(k)].proposals * np.asarray(batch.im_info)[i, 2]
+            own = roidb[int(k)].proposals * batch.im_info[i, 2]
             rois[i, : len(own)], valid[i, : len(own)] = own, True
     return rois, valid

@@ -85,7 +85,7 @@ class Trainer:
         self.config, self.training = config, training
         self.mesh = data_mesh() if mesh is None else mesh
         self.update = optimizer(config, training)
-        self.graph = nnx.graphdef(nnx.eval_shape(lambda: Detector(config, nnx.Rngs(0))))
+        self.graph = structure(config)
         self.programs: dict[tuple[int, ...], Any] = {}
 
     def init(self, model: Detector | None = None) -> TrainState:
@@ -142,6 +142,11 @@ class Trainer:
     ) -> tuple[TrainState, Metrics]:
         """A step. The old state is used up."""
         return self.compile(state, batch)(state, self.put(batch))
+
+
+def structure(config: ModelConfig) -> Any:
+    """The detector without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: Detector(config, nnx.Rngs(0))))
 
 
 def merge(graph: Any, params: Any) -> Detector:
