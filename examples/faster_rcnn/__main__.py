@@ -139,6 +139,7 @@ def train_command(options: argparse.Namespace) -> int:
     """Trains, or goes on."""
     from examples.faster_rcnn import config, sources
     from examples.faster_rcnn.evaluate import Evaluator
+    from examples.faster_rcnn.step import Trainer
     from examples.faster_rcnn.train import Options, train
 
     source = source_of(options)
@@ -169,21 +170,15 @@ def train_command(options: argparse.Namespace) -> int:
     if options.evaluate_every:
         test = _test_roidb(source, model, options.test_proposals)
         evaluator = Evaluator(model, test, source.annotation_file(source.test_set))
-    done = train(
-        options.out,
-        source,
-        model,
-        training,
-        Options(
-            resume=options.resume,
-            weights=options.weights,
-            workers=options.workers,
-            checkpoint_every=options.checkpoint_every,
-            evaluate_every=options.evaluate_every,
-        ),
-        roidb=roidb,
-        evaluator=evaluator,
+    settings = Options(
+        resume=options.resume,
+        weights=options.weights,
+        workers=options.workers,
+        checkpoint_every=options.checkpoint_every,
+        evaluate_every=options.evaluate_every,
     )
+    trainer = Trainer(model, training)
+    done = train(trainer, roidb, options.out, source, settings, evaluator)
     if not done.finished:
         print(
             f"stopped after step {int(done.state.step)}; the same command with "

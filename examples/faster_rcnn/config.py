@@ -48,9 +48,9 @@ class ModelConfig:
     long_side: int = 160
     pixel_means: tuple[float, float, float] = (122.7717, 115.9465, 102.9801)
     pixel_stds: tuple[float, float, float] = (64.0, 64.0, 64.0)
-    anchor_scales: tuple[float, ...] = (2.5, 4.0, 6.0)
-    anchor_ratios: tuple[float, ...] = (1.2, 2.4)
-    pool_size: int = 5
+    anchor_scales: tuple[float, ...] = (2.25, 3.5, 5.5)
+    anchor_ratios: tuple[float, ...] = (1.4, 3.0)
+    pool_size: int = 6
     hidden: int = 256
     proposal_threshold: float = 0.7
     min_size: float = 4.0
@@ -108,18 +108,20 @@ class TrainConfig:
       warmup: Steps of rising learning rate.
       weight_decay: Of kernels.
       clip_norm: Gradients of a greater norm are made that long.
-      rpn_samples: Anchors of an image in the loss (`TRAIN.RPN_BATCHSIZE`).
+      rpn_samples: Anchors of an image in the loss (`TRAIN.RPN_BATCHSIZE`, 256
+        there, for images with ten times as many anchors).
       rpn_fg_fraction: At most this share is foreground (`TRAIN.RPN_FG_FRACTION`).
       rpn_fg_threshold: Anchors with at least this IoU are
         (`TRAIN.RPN_POSITIVE_OVERLAP`).
       rpn_bg_threshold: Those below are background (`TRAIN.RPN_NEGATIVE_OVERLAP`).
-      rois_per_image: In the head's loss (`TRAIN.BATCH_SIZE` over images).
+      rois_per_image: In the head's loss (`TRAIN.BATCH_SIZE`, 128 there, for images
+        with many times as many proposals).
       fg_fraction: At most this share is foreground (`TRAIN.FG_FRACTION`).
       flips: Whether mirrored images are added (`TRAIN.USE_FLIPPED`).
     """
 
     steps: int = 1000
-    images_per_batch: int = 8
+    images_per_batch: int = 4
     seed: int = 0
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
@@ -127,11 +129,11 @@ class TrainConfig:
     warmup: int = 50
     weight_decay: float = 1e-4
     clip_norm: float = 10.0
-    rpn_samples: int = 256
+    rpn_samples: int = 64
     rpn_fg_fraction: float = 0.5
     rpn_fg_threshold: float = 0.7
     rpn_bg_threshold: float = 0.3
-    rois_per_image: int = 128
+    rois_per_image: int = 64
     fg_fraction: float = 0.25
     flips: bool = True
 

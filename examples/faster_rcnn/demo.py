@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from examples.faster_rcnn import config, pictures, sources
 from examples.faster_rcnn.evaluate import Evaluator, report
 from examples.faster_rcnn.predict import predict
+from examples.faster_rcnn.step import Trainer
 from examples.faster_rcnn.train import CURVES, Options, train
 
 PICTURED = 8  # test scenes in the picture
@@ -41,18 +42,11 @@ def demo(
     evaluator = Evaluator(model, test)
     with part("train"):
         shutil.rmtree(run, ignore_errors=True)
-        done = train(
-            run,
-            source,
-            model,
-            training,
-            Options(
-                evaluate_every=max(training.steps // 4, 1),
-                checkpoint_every=max(training.steps // 2, 1),
-            ),
-            roidb=roidb,
-            evaluator=evaluator,
+        options = Options(
+            evaluate_every=max(training.steps // 4, 1),
+            checkpoint_every=max(training.steps // 2, 1),
         )
+        done = train(Trainer(model, training), roidb, run, source, options, evaluator)
     if not done.finished:
         return 130
     seconds["train"] -= done.compiling

@@ -24,15 +24,17 @@ CLASSES = tuple("0123456789")
 # (height, width) in pixels; half of the scenes lie, half stand.
 SIZES = ((128, 160), (160, 128))
 # Of a digit, in pixels of the scene, before it is turned.
-LEAST_HEIGHT, GREATEST_HEIGHT = 18, 54
+LEAST_HEIGHT, GREATEST_HEIGHT = 20, 60
 # Of the smaller of two digits, the share that the boxes may have in common.
-OVERLAP = 0.3
-DIGITS_PER_SCENE = (3, 9)
+OVERLAP = 0.2
+DIGITS_PER_SCENE = (4, 9)
 # The first digits are for training. They stand in order of their writers, so that
 # a cut between them also divides most writers.
 TRAINING_DIGITS = 1297
 # Below this opacity the ink of an enlarged digit no longer counts as the digit.
 INK = 0.3
+# Between ink and the mean of what lies under it, in levels of grey.
+CONTRAST = 80
 
 Image = NDArray[np.uint8]
 
@@ -107,9 +109,9 @@ def stroke(rng: np.random.Generator, scene: Image) -> None:
 def enlarge(rng: np.random.Generator, digit: NDArray[np.float32]) -> NDArray[np.float32]:
     """The digit's opacity at its size in the scene, turned a little, cut to its ink."""
     height = np.exp(rng.uniform(np.log(LEAST_HEIGHT), np.log(GREATEST_HEIGHT)))
-    width = height * rng.uniform(0.85, 1.15)
+    width = height * rng.uniform(0.9, 1.1)
     size = int(np.ceil(1.3 * max(height, width)))
-    turn = cv2.getRotationMatrix2D((4, 4), float(rng.uniform(-12, 12)), 1)
+    turn = cv2.getRotationMatrix2D((4, 4), float(rng.uniform(-10, 10)), 1)
     # From the 8 pixels to the scene's, about the middle.
     grow = np.array(
         [[width / 8, 0, size / 2 - width / 2], [0, height / 8, size / 2 - height / 2]]
@@ -127,7 +129,7 @@ def ink_color(rng: np.random.Generator, under: Image) -> NDArray[np.float32]:
     grey = under.mean()
     for _ in range(100):
         color = rng.uniform(0, 255, 3)
-        if abs(color.mean() - grey) > 70:
+        if abs(color.mean() - grey) > CONTRAST:
             break
     return color.astype(np.float32)
 
@@ -153,7 +155,7 @@ def scene(
             if all(shared(box, other.box) <= OVERLAP for other in drawn):
                 under = image[y : y + height, x : x + width]
                 color = ink_color(rng, under)
-                opacity = ink[..., None] * np.float32(rng.uniform(0.85, 1))
+                opacity = ink[..., None] * np.float32(rng.uniform(0.9, 1))
                 under[:] = np.rint(under + opacity * (color - under))
                 drawn.append(Drawn(CLASSES[labels[k]], box))
                 break

@@ -88,22 +88,25 @@ class Trainer:
         self.graph = structure(config)
         self.programs: dict[tuple[int, ...], Any] = {}
 
-    def init(self, model: Detector | None = None) -> TrainState:
-        """The state before the first step, of a model or of random weights."""
         def random(key: jax.Array) -> Any:
-            return nnx.to_pure_dict(nnx.state(Detector(self.config, nnx.Rngs(key))))
+            return nnx.to_pure_dict(nnx.state(Detector(config, nnx.Rngs(key))))
 
         def start(params: Any) -> TrainState:
             return TrainState(params, self.update.init(params), jnp.int32(0))
 
-        if model is None:
-            # It runs once: compiling it well would take longer than training steps.
-            quick = {"xla_backend_optimization_level": 0}
-            key = jax.random.key(self.training.seed)
-            params = jax.jit(random, compiler_options=quick)(key)
-        else:
-            params = nnx.to_pure_dict(nnx.state(model))
-        return jax.device_put(jax.jit(start)(params), NamedSharding(self.mesh, P()))
+        # It runs once: compiling it well would take longer than training steps.
+        quick = {"xla_backend_optimization_level": 0}
+        self._random = jax.jit(random, compiler_options=quick)
+        self._start = jax.jit(start)
+
+    def random(self) -> Any:
+        """Random parameters, by the seed."""
+        return self._random(jax.random.key(self.training.seed))
+
+    def init(self, params: Any = None) -> TrainState:
+        """The state before the first step, of these parameters or random ones."""
+        params = self.random() if params is None else params
+        return jax.device_put(self._start(params), NamedSharding(self.mesh, P()))
 
     def model(self, params: Any) -> Detector:
         """The detector with these parameters."""

@@ -17,10 +17,9 @@ from flax import nnx
 from tqdm import tqdm
 
 from examples.faster_rcnn import checkpoints, pictures, sources, vgg16
-from examples.faster_rcnn.config import ModelConfig, TrainConfig
+from examples.faster_rcnn.config import TrainConfig
 from examples.faster_rcnn.evaluate import Evaluator
 from examples.faster_rcnn.losses import Metrics
-from examples.faster_rcnn.model import Detector
 from examples.faster_rcnn.problem import Problem
 from examples.faster_rcnn.step import Trainer, TrainState
 from jax_roipool.data import ImageError, Roidb
@@ -117,30 +116,27 @@ class Result:
 
 
 def train(
+    trainer: Trainer,
+    roidb: Roidb,
     run: pathlib.Path,
     source: sources.Source,
-    model: ModelConfig,
-    training: TrainConfig,
     options: Options,
-    *,
-    roidb: Roidb,
     evaluator: Evaluator | None = None,
 ) -> Result:
     """Trains a detector.
 
     Args:
+      trainer: Of the detector.
+      roidb: What it is trained on, flips and proposals included.
       run: The directory of checkpoints, log and curves.
       source: Noted in the checkpoints.
-      model: The detector.
-      training: How it is trained.
       options: What else is done.
-      roidb: What it is trained on, flips and proposals included.
       evaluator: Evaluates meanwhile.
 
     Raises:
       Problem: The run cannot begin or go on; what was saved stays.
     """
-    trainer = Trainer(model, training)
+    model, training = trainer.config, trainer.training
     devices = trainer.mesh.size
     if training.images_per_batch % devices:
         raise Problem(
@@ -206,9 +202,9 @@ def _begin(
             )
         if options.weights is None:
             return trainer.init(), 0
-        detector = Detector(trainer.config, nnx.Rngs(trainer.training.seed))
+        detector = trainer.model(trainer.random())
         vgg16.load(options.weights, detector.backbone, detector.head)
-        return trainer.init(detector), 0
+        return trainer.init(nnx.to_pure_dict(nnx.state(detector))), 0
     about = checkpoints.describe(run)
     checkpoints.check_model(run, about.model, trainer.config)
     for field in dataclasses.fields(TrainConfig):
@@ -233,6 +229,7 @@ def _bar(training: TrainConfig, first: int) -> Any:
         initial=first * training.images_per_batch,
         unit=" images",
         mininterval=0.2 if terminal else 15,
+        delay=0 if terminal else 15,
         dynamic_ncols=terminal,
         bar_format=None
         if terminal

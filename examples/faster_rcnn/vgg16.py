@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def load(file: pathlib.Path, backbone: VGG16, head: VGG16Head) -> None:
       file: `.safetensors` or `.npz` with the names of torchvision's `vgg16`:
         `features.0.weight` ... `features.28.bias`, `classifier.0.weight` (fc6)
         and `classifier.3.weight` (fc7) with their biases; others are not read.
-      backbone: Gets the convolutions.
+      backbone: Gets the convolutions; its arrays may be shapes alone.
       head: Gets fc6 and fc7.
 
     Raises:
@@ -102,8 +103,8 @@ def load(file: pathlib.Path, backbone: VGG16, head: VGG16Head) -> None:
             conv = getattr(backbone, f"conv{block}_{i}")
             rows, columns, width_in, width = conv.kernel.shape
             weight = take(f"features.{number}.weight", (width, width_in, rows, columns))
-            conv.kernel[...] = weight.transpose(2, 3, 1, 0)
-            conv.bias[...] = take(f"features.{number}.bias", (width,))
+            bias = take(f"features.{number}.bias", (width,))
+            _put(conv, weight.transpose(2, 3, 1, 0), bias)
             number += 2
         number += 1
     bins, hidden = head.fc6.kernel.shape
@@ -112,10 +113,17 @@ def load(file: pathlib.Path, backbone: VGG16, head: VGG16Head) -> None:
     # torch flattens pooled maps channel by channel; ours have channels last.
     weight = take("classifier.0.weight", (hidden, bins))
     weight = weight.reshape(hidden, channels, side, side).transpose(2, 3, 1, 0)
-    head.fc6.kernel[...] = weight.reshape(bins, hidden)
-    head.fc6.bias[...] = take("classifier.0.bias", (hidden,))
-    head.fc7.kernel[...] = take("classifier.3.weight", (hidden, hidden)).T
-    head.fc7.bias[...] = take("classifier.3.bias", (hidden,))
+    bias = take("classifier.0.bias", (hidden,))
+    _put(head.fc6, weight.reshape(bins, hidden), bias)
+    weight = take("classifier.3.weight", (hidden, hidden))
+    _put(head.fc7, weight.T, take("classifier.3.bias", (hidden,)))
+
+
+def _put(
+    layer: nnx.Module, kernel: NDArray[np.float32], bias: NDArray[np.float32]
+) -> None:
+    layer.kernel = nnx.Param(jnp.asarray(kernel))
+    layer.bias = nnx.Param(jnp.asarray(bias))
 
 
 def read(file: pathlib.Path) -> dict[str, NDArray[np.float32]]:
