@@ -120,14 +120,14 @@ class TrainConfig:
       flips: Whether mirrored images are added (`TRAIN.USE_FLIPPED`).
     """
 
-    steps: int = 1000
+    steps: int = 3000
     images_per_batch: int = 4
     seed: int = 0
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
     schedule: str = "cosine"
-    warmup: int = 50
-    weight_decay: float = 1e-4
+    warmup: int = 100
+    weight_decay: float = 0.02
     clip_norm: float = 10.0
     rpn_samples: int = 64
     rpn_fg_fraction: float = 0.5

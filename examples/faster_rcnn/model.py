@@ -36,15 +36,15 @@ class SmallBackbone(nnx.Module):
     of stride 4, to which the coarse one is added as in a feature pyramid (Lin et
     al. 2017): of the smallest objects it has four cells a side and not two.
 
-    The first convolution sees 4 x 4 pixels as one cell of 48 channels: one of 3
-    channels at full size would take as long as all the others together.
+    The first layer is linear in patches of 4 x 4 pixels: a convolution of 3 channels
+    at full size would take as long as all the others together.
     """
 
     width, proposer_width = 64, 96
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         layer = partial(ConvNorm, rngs=rngs)
-        self.stem = layer(48, 64, 3, 1)  # stride 4
+        self.stem = layer(48, 64, 1, 1)  # stride 4
         self.same1 = layer(64, 64, 3, 1)
         self.down = layer(64, 96, 3, 2)  # stride 8
         self.same2 = layer(96, 96, 3, 1)

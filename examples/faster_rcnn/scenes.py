@@ -52,7 +52,8 @@ def photographs(split: str) -> list[Image]:
     data = skimage.data
     if split == "train":
         makers = ("astronaut", "camera", "chelsea", "coffee", "grass", "gravel")
-        images = [getattr(data, name)() for name in (*makers, "rocket")]
+        makers += ("hubble_deep_field", "immunohistochemistry", "retina", "rocket")
+        images = [getattr(data, name)() for name in makers]
     else:
         images = [*sklearn.datasets.load_sample_images().images]  # china, flower
         images += [data.brick(), data.stereo_motorcycle()[0], data.moon()]
@@ -79,6 +80,8 @@ def background(rng: np.random.Generator, photo: Image, size: tuple[int, int]) ->
     left = rng.integers(photo.shape[1] - columns + 1)
     crop = photo[top : top + rows, left : left + columns]
     scene = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        scene = np.ascontiguousarray(scene[:, ::-1])
     for _ in range(rng.integers(2, 8)):
         stroke(rng, scene)
     return scene

@@ -39,7 +39,7 @@ class Source:
     train_set: str = "train"
     test_set: str = "test"
     classes: tuple[str, ...] = ()
-    scenes: tuple[int, int] = (1600, 200)
+    scenes: tuple[int, int] = (4000, 200)
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:

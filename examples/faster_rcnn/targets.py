@@ -130,10 +130,10 @@ def proposals(
     found = boxes.clip(found, height, width)
     size = found[:, 2:] - found[:, :2] + 1
     large = (size >= config.min_size * scale).all(axis=1)
-    scores, order = jax.lax.top_k(
-        jnp.where(large, logits, -jnp.inf), min(counts[0], len(logits))
-    )
-    found = found[order]
+    scores = jnp.where(large, logits, -jnp.inf)
+    # Sorting stays on the device of its image, which `jax.lax.top_k` does not.
+    order = jnp.argsort(scores, descending=True)[: counts[0]]
+    found, scores = found[order], scores[order]
     index, valid = boxes.nms(
         found,
         scores,
