@@ -227,7 +227,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     wanted = dataclasses.replace(about.model, classes=roidb.classes)
     checkpoints.check_model(options.checkpoint, about.model, wanted)
     evaluator = Evaluator(about.model, roidb, source.annotation_file(source.test_set))
-    found = evaluator.detect(params, permute=options.permute_pooled)
+    found = evaluator.detect(params, exchange=options.permute_pooled)
     print(report(roidb, found, evaluator.coco(found)))
     return 0
 

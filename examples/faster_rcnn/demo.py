@@ -56,7 +56,7 @@ def demo(
         coco = evaluator.coco(found)
         print(report(test, found, coco))
     with part("control"):
-        permuted = evaluator.coco(evaluator.detect(done.state.params, permute=True))
+        permuted = evaluator.coco(evaluator.detect(done.state.params, exchange=True))
         print(
             "with the pooled features of RoIs exchanged, the same weights score "
             f"AP50 {permuted['AP50']:.3f}"

@@ -91,7 +91,7 @@ def detect(
     data: jax.Array,
     im_info: jax.Array,
     given: tuple[jax.Array, jax.Array] | None = None,
-    permute: jax.Array | None = None,
+    exchange: jax.Array | None = None,
 ) -> Found:
     """Detections of a batch.
 
@@ -100,56 +100,56 @@ def detect(
       data: `[N, H, W, 3]`, uint8.
       im_info: `[N, 3]`.
       given: Proposals `[N, P, 4]` and which there are, for Fast R-CNN.
-      permute: A key; every RoI of an image then gets the pooled features of
-        another one. An experiment: what the scores owe to pooling.
+      exchange: Whether every RoI gets the pooled features of another one of its
+        image, bool []. An experiment: what the scores owe to pooling.
     """
     config = model.config
     coarse, features = model.features(to_features(data, im_info, config.images))
     rois, valid = propose(model, coarse, im_info) if given is None else given
     pooled = model.pool(features, rois, valid=valid)
-    if permute is not None:
-        keys = jax.random.split(permute, len(pooled))
-        pooled = jax.vmap(exchanged)(keys, pooled, valid)
+    if exchange is not None:
+        keys = jax.random.split(jax.random.key(0), len(pooled))
+        other = jax.vmap(exchanged)(keys, pooled, valid)
+        pooled = jnp.where(exchange, other, pooled)
     logits, deltas = model.classify(pooled)
     return jax.vmap(partial(suppressed, config))(logits, deltas, rois, valid, im_info)
 
 
 def exchanged(key: jax.Array, pooled: jax.Array, valid: jax.Array) -> jax.Array:
-    """The valid rows of `pooled` in random order."""
-    shuffled = jnp.lexsort((jax.random.bits(key, valid.shape), ~valid))
-    place = jnp.cumsum(valid) - 1
-    return jnp.where(valid[:, None, None, None], pooled[shuffled[place]], pooled)
+    """Every valid row gets that of the next in a random circle of them."""
+    circle = jnp.lexsort((jax.random.bits(key, valid.shape), ~valid))
+    place = jnp.argsort(circle)
+    after = circle[(place + 1) % jnp.maximum(valid.sum(), 1)]
+    return jnp.where(valid[:, None, None, None], pooled[after], pooled)
 
 
 class Runner:
-    """Detection, compiled once per size of batch.
+    """Detection, compiled once per size of batch."""
 
-    Args:
-      config: The detector.
-      permute: See `detect`.
-    """
-
-    def __init__(self, config: ModelConfig, permute: bool = False) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         self.config = config
         graph = structure(config)
 
-        def run(params: Any, data: Any, im_info: Any, given: Any, seed: Any) -> Found:
-            key = jax.random.key(seed) if permute else None
-            return detect(merge(graph, params), data, im_info, given, key)
+        def run(params: Any, data: Any, im_info: Any, given: Any, other: Any) -> Found:
+            return detect(merge(graph, params), data, im_info, given, other)
 
         self.jitted = jax.jit(run)
         self.programs: dict[Any, Any] = {}
 
     def compile(self, params: Any, batch: Minibatch, given: Any = None) -> Any:
         """The program for batches of this size; `batch` may be shapes alone."""
-        operands = (params, batch.data, batch.im_info, given, np.uint32(0))
+        operands = (params, batch.data, batch.im_info, given, np.bool_(False))
         key = tuple(x.shape for x in jax.tree.leaves(operands[1:4]))
         if key not in self.programs:
             self.programs[key] = self.jitted.lower(*operands).compile()
         return self.programs[key]
 
     def __call__(
-        self, params: Any, batches: Iterable[Minibatch], roidb: Any = None
+        self,
+        params: Any,
+        batches: Iterable[Minibatch],
+        roidb: Any = None,
+        exchange: bool = False,
     ) -> Iterator[tuple[int, Detections]]:
         """Of each image that is no padding, its index in the batches' roidb.
 
@@ -157,12 +157,13 @@ class Runner:
           params: Of the detector.
           batches: In any order.
           roidb: Has the proposals, for Fast R-CNN.
+          exchange: See `detect`.
         """
-        for number, batch in enumerate(batches):
+        for batch in batches:
             given = None if self.config.rpn else given_proposals(batch, roidb)
             run = self.compile(params, batch, given)
             found = jax.device_get(
-                run(params, batch.data, batch.im_info, given, np.uint32(number))
+                run(params, batch.data, batch.im_info, given, np.bool_(exchange))
             )
             for i, index in enumerate(batch.image_index.tolist()):
                 if index >= 0:

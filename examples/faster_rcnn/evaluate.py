@@ -29,35 +29,29 @@ class Evaluator:
     ) -> None:
         self.model, self.roidb = model, roidb
         self.annotation_file, self.images_per_batch = annotation_file, images_per_batch
-        self.runners: dict[bool, Runner] = {}
-
-    def runner(self, permute: bool = False) -> Runner:
-        """Detects; see `detect.detect` for `permute`."""
-        if permute not in self.runners:
-            self.runners[permute] = Runner(self.model, permute)
-        return self.runners[permute]
+        self.runner = Runner(model)
 
     def compile(self, params: Any) -> None:
         """Compiles detection for all sizes of batch, of a Faster R-CNN."""
         layer = sources.test_layer(self.roidb, self.model, self.images_per_batch)
         for spec in layer.spec.values():
-            self.runner().compile(params, spec)
+            self.runner.compile(params, spec)
 
     def detect(
-        self, params: Any, images: int | None = None, permute: bool = False
+        self, params: Any, images: int | None = None, exchange: bool = False
     ) -> dict[int, Detections]:
         """Detections by the index of the image.
 
         Args:
           params: Of the detector.
           images: The first so many; `None`: all.
-          permute: Exchanges pooled features; see `detect.detect`.
+          exchange: Exchanges pooled features; see `detect.detect`.
         """
         roidb = self.roidb[:images]
         layer = sources.test_layer(roidb, self.model, self.images_per_batch)
         try:
             with layer:
-                return dict(self.runner(permute)(params, layer, roidb))
+                return dict(self.runner(params, layer, roidb, exchange))
         except ImageError as error:
             raise Problem(str(error)) from error
 

@@ -44,7 +44,7 @@ def predict(
     batch = min(len(files), 20)
     runner = Evaluator(model, roidb, images_per_batch=batch)
     if evaluator is not None:
-        runner.runners = evaluator.runners
+        runner.runner = evaluator.runner
         runner.images_per_batch = evaluator.images_per_batch
     found = runner.detect(params)
     return images, [found[i] for i in range(len(images))]

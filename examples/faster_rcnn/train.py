@@ -181,7 +181,8 @@ def train(
                 if evaluator is not None and every and step % every == 0 and not last:
                     found = evaluator(state.params, options.evaluate_images)
                     log.add(step, **found)
-                    bar.write(f"step {step}: AP50 {found['AP50']:.3f}", sys.stderr)
+                    tell = bar.write if sys.stderr.isatty() else print
+                    tell(f"step {step}: AP50 {found['AP50']:.3f}")
                 if last or step % options.checkpoint_every == 0:
                     save(step)
                 if asked:
