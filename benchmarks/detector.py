@@ -112,7 +112,7 @@ def measure(preset: str, images: int | None, steps: int) -> dict[str, Any]:
     images = trainer.training.images_per_batch
     state, batch = trainer.init(), trainer.put(random_batch(model, images))
     start = time.perf_counter()
-    step = trainer.compile(state, batch)
+    step = trainer.compile(batch)
     compiling = time.perf_counter() - start
     for _ in range(2):
         state, metrics = step(state, batch)

@@ -210,7 +210,7 @@ def load(path: pathlib.Path) -> tuple[Any, Any]:
 
     about = checkpoints.describe(path)
     trainer = Trainer(about.model, about.training, data_mesh(jax.devices()[:1]))
-    return about, checkpoints.restore(path, trainer.init()).params
+    return about, checkpoints.restore(path, trainer.shapes).params
 
 
 def evaluate_command(options: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ import pathlib
 import shutil
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from examples.faster_rcnn.config import ModelConfig, TrainConfig
@@ -155,7 +154,7 @@ def check_model(path: pathlib.Path, found: ModelConfig, wanted: ModelConfig) -> 
 
 
 def restore(path: pathlib.Path, like: TrainState) -> TrainState:
-    """The state of a checkpoint, in the places of `like`'s arrays or shapes.
+    """The state of a checkpoint; `like` has its shapes and where they go.
 
     Raises:
       Problem: It cannot be read, or its arrays are not those of `like`.
@@ -163,11 +162,8 @@ def restore(path: pathlib.Path, like: TrainState) -> TrainState:
     run, step = find(path)
     try:
         with _manager(run, create=False) as manager:
-            abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-                like._asdict(),
-            )
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            wanted = ocp.args.StandardRestore(like._asdict())
+            args = ocp.args.Composite(state=wanted)
             return TrainState(**manager.restore(step, args=args).state)
     except Exception as error:
         raise Problem(
@@ -183,4 +179,4 @@ def _reason(error: BaseException) -> str:
         if known in text:
             return known
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return first[:300] or type(error).__name__
+    return first.split(". See full")[0][:300] or type(error).__name__

@@ -75,6 +75,7 @@ class Trainer:
     """The model's structure, its optimizer and the compiled steps.
 
     Attributes:
+      shapes: The state as shapes alone.
       programs: The compiled step by the shape of `data`; each is compiled once,
         when its first batch comes or `compile` is called.
     """
@@ -94,10 +95,16 @@ class Trainer:
         def start(params: Any) -> TrainState:
             return TrainState(params, self.update.init(params), jnp.int32(0))
 
+        self.replicated = NamedSharding(self.mesh, P())
         # It runs once: compiling it well would take longer than training steps.
         quick = {"xla_backend_optimization_level": 0}
         self._random = jax.jit(random, compiler_options=quick)
         self._start = jax.jit(start)
+        shapes = jax.eval_shape(start, jax.eval_shape(random, jax.random.key(0)))
+        self.shapes: TrainState = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
+            shapes,
+        )
 
     def random(self) -> Any:
         """Random parameters, by the seed."""
@@ -106,7 +113,7 @@ class Trainer:
     def init(self, params: Any = None) -> TrainState:
         """The state before the first step, of these parameters or random ones."""
         params = self.random() if params is None else params
-        return jax.device_put(self._start(params), NamedSharding(self.mesh, P()))
+        return jax.device_put(self._start(params), self.replicated)
 
     def model(self, params: Any) -> Detector:
         """The detector with these parameters."""
@@ -128,7 +135,7 @@ class Trainer:
         """The batch on the devices, its images shared out among them."""
         return jax.device_put(batch, NamedSharding(self.mesh, P("data")))
 
-    def compile(self, state: TrainState, batch: Minibatch) -> Any:
+    def compile(self, batch: Minibatch) -> Any:
         """The program for batches of this size; `batch` may be shapes alone."""
         shape = batch.data.shape
         if shape not in self.programs:
@@ -137,14 +144,14 @@ class Trainer:
             batch = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shared), batch
             )
-            self.programs[shape] = jitted.lower(state, batch).compile()
+            self.programs[shape] = jitted.lower(self.shapes, batch).compile()
         return self.programs[shape]
 
     def __call__(
         self, state: TrainState, batch: Minibatch
     ) -> tuple[TrainState, Metrics]:
         """A step. The old state is used up."""
-        return self.compile(state, batch)(state, self.put(batch))
+        return self.compile(batch)(state, self.put(batch))
 
 
 def structure(config: ModelConfig) -> Any:

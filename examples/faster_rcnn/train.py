@@ -148,9 +148,9 @@ def train(
         state, first = _begin(run, trainer, layer, options)
         start = time.perf_counter()
         for spec in layer.spec.values():
-            trainer.compile(state, spec)
+            trainer.compile(spec)
         if evaluator is not None and model.rpn:
-            evaluator.compile(state.params)
+            evaluator.compile(trainer.shapes.params)
         compiling = time.perf_counter() - start
         print(f"compiled for {len(layer.spec)} sizes of images in {compiling:.0f} s")
         run.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def _begin(
         layer.set_state(about.layer)
     except ValueError as error:
         raise Problem(f"{run}: made with other data: {error}") from error
-    return checkpoints.restore(run, trainer.init()), about.step
+    return checkpoints.restore(run, trainer.shapes), about.step
 
 
 def _bar(training: TrainConfig, first: int) -> Any:
