@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
-from examples.faster_rcnn import metrics  # noqa: E402
-from examples.faster_rcnn.detect import Detections  # noqa: E402
-from jax_roipool.data import Record, Roidb  # noqa: E402
+from examples.faster_rcnn import metrics
+from examples.faster_rcnn.detect import Detections
+from jax_roipool.data import Record, Roidb
 
 # 10 x 10 pixels each, far apart.
 A, B, C = [0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("skimage")
 
-from examples.faster_rcnn import scenes  # noqa: E402
-from jax_roipool.data import read_voc  # noqa: E402
-from jax_roipool.data.images import decode as decode_image  # noqa: E402
+from examples.faster_rcnn import scenes
+from jax_roipool.data import read_voc
+from jax_roipool.data.images import decode as decode_image
 
 
 def digest(root):

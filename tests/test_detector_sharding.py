@@ -8,7 +8,14 @@ import sys
 
 import pytest
 
-for package in ("flax", "optax", "orbax.checkpoint", "pycocotools", "sklearn", "skimage"):
+for package in (
+    "flax",
+    "optax",
+    "orbax.checkpoint",
+    "pycocotools",
+    "sklearn",
+    "skimage",
+):
     pytest.importorskip(package)
 
 DEVICES = 8
@@ -82,6 +89,8 @@ else:
         # Sums alone: of losses, gradients, and whether a loop is to go on.
         assert {name for _, name in moved[1]} == {"all-reduce"}
         # Each has the size of a gradient, or is one number.
-        shapes = [s for shape, _ in moved[1] for s in re.findall(r"\[([\d,]*)\]", shape)]
+        shapes = [
+            s for shape, _ in moved[1] for s in re.findall(r"\[([\d,]*)\]", shape)
+        ]
         sizes = {math.prod(int(n) for n in s.split(",") if n) for s in shapes}
         assert sizes <= {1, *(x.size for x in jax.tree.leaves(one[1]))}

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("flax")
 
-from examples.faster_rcnn import targets  # noqa: E402
-from examples.faster_rcnn.anchors import anchors, base_anchors  # noqa: E402
-from examples.faster_rcnn.config import ModelConfig, TrainConfig  # noqa: E402
-from jax_roipool.data import SamplingConfig, decode  # noqa: E402
-from tests import data_oracle  # noqa: E402
+from examples.faster_rcnn import targets
+from examples.faster_rcnn.anchors import anchors, base_anchors
+from examples.faster_rcnn.config import ModelConfig, TrainConfig
+from jax_roipool.data import SamplingConfig, decode
+from tests import data_oracle
 
 # generate_anchors of py-faster-rcnn, as its source prints them, whose pixels count
 # from 1 there.
@@ -80,9 +80,7 @@ def rules(boxes, valid, height, width, config):
 
 @jax.jit
 def compiled_targets(key, boxes, valid, info):
-    return targets.anchor_targets(
-        key, jnp.asarray(ANCHORS), boxes, valid, info, CONFIG
-    )
+    return targets.anchor_targets(key, jnp.asarray(ANCHORS), boxes, valid, info, CONFIG)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -110,7 +108,7 @@ def test_anchor_targets(seed):
 
 def test_the_draw_is_even_and_repeats():
     boxes, valid = random_truth(3)
-    fg, bg, _ = rules(boxes, valid, 64, 72, CONFIG)
+    _, bg, _ = rules(boxes, valid, 64, 72, CONFIG)
     counts = dict.fromkeys(bg, 0)
     keys = jax.random.split(jax.random.key(0), 400)
     run = jax.jit(
@@ -173,9 +171,7 @@ SAMPLING = SamplingConfig(
 
 @jax.jit
 def compiled_samples(key, proposed, there, boxes, classes, valid):
-    return targets.sample_rois(
-        key, proposed, there, boxes, classes, valid, 4, SAMPLING
-    )
+    return targets.sample_rois(key, proposed, there, boxes, classes, valid, 4, SAMPLING)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -189,9 +185,7 @@ def test_samples(seed):
     there = rng.random(len(proposed)) < (0.1 if seed % 4 == 0 else 0.8)
     got = jax.tree.map(
         np.asarray,
-        compiled_samples(
-            jax.random.key(seed), proposed, there, boxes, classes, valid
-        ),
+        compiled_samples(jax.random.key(seed), proposed, there, boxes, classes, valid),
     )
     pool = [tuple(b) for b in np.concatenate([proposed[there], boxes[valid]])]
     table = data_oracle.overlaps(np.array(pool).reshape(-1, 4), boxes[valid])

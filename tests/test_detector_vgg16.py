@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("flax")
 
-from flax import nnx  # noqa: E402
+from flax import nnx
 
-from examples.faster_rcnn import vgg16  # noqa: E402
-from examples.faster_rcnn.problem import Problem  # noqa: E402
+from examples.faster_rcnn import vgg16
+from examples.faster_rcnn.problem import Problem
 
 WIDTHS = (4, 6, 8, 10, 10)
 HIDDEN, CLASSES, BINS = 12, 5, 7

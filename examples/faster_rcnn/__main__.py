@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", type=pathlib.Path)
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
     add("-o", "--output", type=pathlib.Path, required=True, help="the picture")
-    add("--least-score", type=float, default=0.5)
+    add("--least-score", type=float, default=0.4)
 
     add = _command(commands, propose_command, "propose", "write proposals: .npz")
     add("checkpoint", type=pathlib.Path)
@@ -197,16 +197,18 @@ def _test_roidb(source: Any, model: Any, proposals: pathlib.Path | None) -> Any:
     if model.rpn:
         return roidb
     if proposals is None:
-        raise Problem("Fast R-CNN is given its proposals: name them by --test-proposals")
+        raise Problem(
+            "Fast R-CNN is given its proposals: name them by --test-proposals"
+        )
     return sources.with_proposals(roidb, proposals)
 
 
 def load(path: pathlib.Path) -> tuple[Any, Any]:
     """What a checkpoint says of itself, and its parameters."""
+    import jax
+
     from examples.faster_rcnn import checkpoints
     from examples.faster_rcnn.step import Trainer, data_mesh
-
-    import jax
 
     about = checkpoints.describe(path)
     trainer = Trainer(about.model, about.training, data_mesh(jax.devices()[:1]))
@@ -245,10 +247,10 @@ def predict_command(options: argparse.Namespace) -> int:
         images, found, about.model.classes, options.output, least=options.least_score
     )
     for file, own in zip(options.images, found, strict=True):
-        for box, k, score in zip(*own, strict=True):
-            if score >= options.least_score:
-                corners = " ".join(f"{v:.1f}" for v in box)
-                print(f"{file}: {about.model.classes[k]} {score:.3f} at {corners}")
+        for i in pictures.shown(own, options.least_score):
+            name, corners = about.model.classes[own.classes[i]], own.boxes[i]
+            place = " ".join(f"{v:.1f}" for v in corners)
+            print(f"{file}: {name} {own.scores[i]:.3f} at {place}")
     print(f"picture: {options.output.resolve()}")
     return 0
 

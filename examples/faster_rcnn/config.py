@@ -74,7 +74,9 @@ class ModelConfig:
     @property
     def images(self) -> ImageConfig:
         """How the data layer prepares images for this detector."""
-        short, long = (-(-side // 16) * 16 for side in (self.short_side, self.long_side))
+        short, long = (
+            -(-side // 16) * 16 for side in (self.short_side, self.long_side)
+        )
         return ImageConfig(
             scales=(self.short_side,),
             max_size=self.long_side,

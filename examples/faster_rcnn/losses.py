@@ -94,7 +94,13 @@ def loss(
 
         wanted, samples = jax.lax.stop_gradient(
             jax.vmap(of_image)(
-                keys, logits, deltas, gt_boxes, gt_classes, batch.gt_valid, batch.im_info
+                keys,
+                logits,
+                deltas,
+                gt_boxes,
+                gt_classes,
+                batch.gt_valid,
+                batch.im_info,
             )
         )
         of_images["rpn_class"], of_images["rpn_box"] = proposal_losses(

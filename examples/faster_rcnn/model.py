@@ -132,15 +132,19 @@ class Detector(nnx.Module):
         )
 
     def features(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`[N, H, W, 3]`, means subtracted, to the maps that proposals are made of
-        and RoIs pooled from, each `[N, h, w, C]`; VGG16 has one map for both."""
+        """The maps that proposals are made of and RoIs pooled from.
+
+        Args:
+          images: `[N, H, W, 3]`, means subtracted.
+
+        Returns:
+          Two maps `[N, h, w, C]`; VGG16 has one for both.
+        """
         return self.backbone(images / jnp.array(self.config.pixel_stds))
 
     def anchors(self, features: jax.Array) -> np.ndarray:
         """Of the proposer's maps: float32 `[A, 4]`."""
-        return anchors(
-            *features.shape[1:3], self.config.stride, np.float32(self.base)
-        )
+        return anchors(*features.shape[1:3], self.config.stride, np.float32(self.base))
 
     def classify(
         self, pooled: jax.Array, dropout: jax.Array | None = None

@@ -11,8 +11,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from examples.faster_rcnn.detect import Detections
+from jax_roipool.data import iou
 
-LEAST_SCORE = 0.5  # of a detection that is drawn
+LEAST_SCORE = 0.4  # of a detection that is drawn
+SAME_PLACE = 0.5  # from this IoU on, whatever the classes
 
 
 def color(k: int, classes: int) -> tuple[float, float, float]:
@@ -20,6 +22,16 @@ def color(k: int, classes: int) -> tuple[float, float, float]:
     if classes <= 11:
         return matplotlib.colormaps["tab10"]((k - 1) % 10)[:3]
     return matplotlib.colormaps["hsv"]((k - 1) * 0.618 % 1)[:3]
+
+
+def shown(found: Detections, least: float) -> NDArray[np.intp]:
+    """What is drawn, in order of falling score: of two in one place the better."""
+    order = [i for i in np.argsort(-found.scores) if found.scores[i] >= least]
+    kept: list[int] = []
+    for i in order:
+        if not kept or iou(found.boxes[[i]], found.boxes[kept]).max() < SAME_PLACE:
+            kept.append(i)
+    return np.array(kept, np.intp)
 
 
 def draw(
@@ -31,11 +43,9 @@ def draw(
 ) -> None:
     """Boxes, classes and scores on an image."""
     ax.imshow(image)
-    for box, k, score in sorted(zip(*found, strict=True), key=lambda d: d[2]):
-        if score < least:
-            continue
-        x1, y1, x2, y2 = box
-        edge = color(int(k), len(classes))
+    for i in shown(found, least)[::-1]:
+        (x1, y1, x2, y2), k = found.boxes[i], int(found.classes[i])
+        edge = color(k, len(classes))
         ax.add_patch(
             Rectangle(
                 (x1 - 0.5, y1 - 0.5),
@@ -46,14 +56,15 @@ def draw(
                 linewidth=1.8,
             )
         )
+        room = y1 > 0.08 * image.shape[0]  # for the words, above the box
         ax.text(
-            x1,
-            y1 - 1,
-            f"{classes[k]} {score:.2f}",
+            x1 - 0.5,
+            y1 - 1 if room else y1,
+            f"{classes[k]} {found.scores[i]:.2f}",
             color="white",
             fontsize=7,
             fontweight="bold",
-            verticalalignment="bottom",
+            verticalalignment="bottom" if room else "top",
             clip_on=True,
             bbox={"facecolor": edge, "edgecolor": "none", "pad": 1},
         )

@@ -109,7 +109,9 @@ def stroke(rng: np.random.Generator, scene: Image) -> None:
         cv2.rectangle(scene, first, second, color, thick)
 
 
-def enlarge(rng: np.random.Generator, digit: NDArray[np.float32]) -> NDArray[np.float32]:
+def enlarge(
+    rng: np.random.Generator, digit: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """The digit's opacity at its size in the scene, turned a little, cut to its ink."""
     height = np.exp(rng.uniform(np.log(LEAST_HEIGHT), np.log(GREATEST_HEIGHT)))
     width = height * rng.uniform(0.9, 1.1)

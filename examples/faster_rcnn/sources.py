@@ -12,8 +12,8 @@ from examples.faster_rcnn.problem import Problem
 from jax_roipool.data import (
     VOC_CLASSES,
     LayerConfig,
-    Roidb,
     RoIDataLayer,
+    Roidb,
     SamplingConfig,
     read_coco,
     read_voc,

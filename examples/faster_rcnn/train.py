@@ -178,7 +178,7 @@ def train(
                     _note(log, bar, step, recent, training.images_per_batch)
                     recent.clear()
                 every = options.evaluate_every
-                if evaluator is not None and every and step % every == 0 and not last:
+                if evaluator and every and not asked and (last or step % every == 0):
                     found = evaluator(state.params, options.evaluate_images)
                     log.add(step, **found)
                     tell = bar.write if sys.stderr.isatty() else print

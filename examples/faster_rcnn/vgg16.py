@@ -20,9 +20,7 @@ FROZEN_BLOCKS = 2
 class VGG16(nnx.Module):
     """The convolutions, without the last maximum: stride 16."""
 
-    def __init__(
-        self, rngs: nnx.Rngs, widths: tuple[int, ...] = WIDTHS
-    ) -> None:
+    def __init__(self, rngs: nnx.Rngs, widths: tuple[int, ...] = WIDTHS) -> None:
         self.width = self.proposer_width = widths[-1]
         width_in = 3
         for block, (count, width) in enumerate(zip(BLOCKS, widths, strict=True), 1):
