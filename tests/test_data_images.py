@@ -121,7 +121,7 @@ def test_resize_is_bilinear_with_half_pixel_centres(size, scale, channels):
     assert (short[:, width:] == 0).all()
     features = jax.jit(partial(images.to_features, config=config))(short, im_info)
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features, blob, atol=0.5 + 1e-4, rtol=0)
+    np.testing.assert_allclose(features, blob, atol=0.502, rtol=0)
     assert (features[height:] == 0).all()
     assert (features[:, width:] == 0).all()
 

@@ -6,12 +6,19 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
+
+from tests.data_sets import write_voc
+from tests.process import run_python
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
-MODULES += [".data.boxes", ".data.readers", ".data.roidb", ".data.sampling"]
+MODULES += [".data.boxes", ".data.config", ".data.experiments", ".data.images"]
+MODULES += [".data.layer", ".data.minibatch", ".data.plan", ".data.readers"]
+MODULES += [".data.roidb", ".data.sampling"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -36,16 +43,35 @@ def test_every_public_function_has_an_example():
 def test_every_public_name_of_data_has_an_example():
     from jax_roipool import data
 
-    for name, value in vars(data).items():
-        if callable(value) and not name.startswith("_"):
+    public = {k: v for k, v in vars(data).items() if not k.startswith("_")}
+    public |= {name: getattr(data, name) for name in data._WITH_IMAGES}
+    for name, value in public.items():
+        # An error's example is in what raises it.
+        is_error = isinstance(value, type) and issubclass(value, Exception)
+        if callable(value) and value is not Any and not is_error:
             assert ">>>" in value.__doc__, name
 
 
-def test_readme():
+def test_boxes_and_records_need_no_opencv():
+    done = run_python(
+        """
+        import sys
+        sys.modules["cv2"] = sys.modules["grain"] = sys.modules["yaml"] = None
+        from jax_roipool import data
+        print(data.iou([[0, 0, 9, 9]], [[0, 0, 9, 4]]), data.sample.__name__)
+        data.RoIDataLayer
+        """
+    )
+    assert done.stdout == "[[0.5]] sample\n"
+    assert "pip install 'jax_roipool[data]'" in done.stderr
+
+
+def test_readme(tmp_path, monkeypatch):
     pytest.importorskip("flax")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "roi_pool(" in "".join(text.splitlines()[:5])
     first, *blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    *blocks, data_block = blocks
     assert len(blocks) == 2
     namespace: dict = {}
     for block in blocks:
@@ -55,6 +81,19 @@ def test_readme():
     exec(first, {**namespace, "jax_roipool": jax_roipool})
     assert namespace["pooled"].shape == (2, 7, 7, 512)
     assert namespace["gradient"].shape == (2, 38, 63, 512)
+
+    image = np.zeros((375, 500, 3), np.uint8)
+    images = {"1": (image, "cat", (0, 0, 99, 99))}
+    write_voc(tmp_path / "VOCdevkit/VOC2007", "trainval", images)
+    monkeypatch.chdir(tmp_path)
+
+    def train_step(parameters, batch):
+        assert batch.data.shape == (2, 608, 800, 3)
+        raise StopIteration
+
+    namespace = {"train_step": train_step, "parameters": None}
+    with pytest.raises(StopIteration):
+        exec(data_block.replace("workers=4", "workers=0"), namespace)
 
 
 def test_links_in_documents_lead_somewhere():
@@ -97,6 +136,22 @@ def test_quickstart(tmp_path):
         assert picture.shape[0] > 800
         assert picture.std() > 20
         output.unlink()
+
+
+def test_minibatch_example(tmp_path):
+    pytest.importorskip("matplotlib")
+    skimage = pytest.importorskip("skimage")
+    output = tmp_path / "minibatch.png"
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/minibatch.py", "--output", str(output)],
+        env={"MPLBACKEND": "agg", "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 images, 48 RoIs, 12 of them foreground" in done.stdout
+    assert skimage.io.imread(output).std() > 20
 
 
 def test_self_check():

@@ -141,7 +141,9 @@ def _checked(
 ) -> dict[str, Any]:
     """The values of a table of the file, the original's where it is silent."""
     if not isinstance(found, dict):
-        raise ValueError(f"{file}: {prefix or 'the file'} must be a table of keys")
+        raise ValueError(
+            f"{file}: {prefix.rstrip('.') or 'the file'} must be a table of keys"
+        )
     values = {key: value for key, (_, value) in known.items()}
     for key, value in found.items():
         if key not in known:

@@ -1,5 +1,6 @@
 """`RoIDataLayer`: from a roidb to a stream of minibatches."""
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, Self
@@ -69,8 +70,8 @@ class RoIDataLayer:
       workers: Processes that make minibatches; 0 makes them here when they are
         asked for. Processes are started by "spawn" at the first `next`: a script
         needs `if __name__ == "__main__":`.
-      prefetch: How many minibatches wait at most, besides one that every worker
-        makes and two on their way to the device.
+      prefetch: About how many minibatches wait, shared among the workers; at most
+        `2 * max(prefetch, workers) + 2 * workers + 3` are in memory.
       epochs: After how many the stream ends, counted from the first; `None`: never.
       device: A `jax.Device` or a `jax.sharding.Sharding` to which minibatches are
         sent ahead of the step; a sharding divides the images, the first axis of all
@@ -221,7 +222,7 @@ class RoIDataLayer:
             raise ValueError(
                 "state was made with another roidb, batch size, number of hosts, "
                 "grouping, shuffling, scales or buckets: its fingerprint is "
-                f"{state['fingerprint']!r:.14}..., here it is {plan.fingerprint!r:.14}..."
+                f"{state['fingerprint']!r:.14}, here it is {plan.fingerprint!r:.14}"
             )
         if batch >= plan.steps_per_epoch:
             raise ValueError(
@@ -254,7 +255,7 @@ class RoIDataLayer:
 
     def _next_item(self, end: int | None) -> _Item:
         if not self._workers:
-            return self._send(self._steps[self._served])
+            return _send(self._device, self._steps[self._served])
         if self._stream is None:
             self._stream = Stream(
                 self._steps,
@@ -262,20 +263,10 @@ class RoIDataLayer:
                 end,
                 workers=self._workers,
                 ahead=self._prefetch,
-                finish=self._send,
+                # Not a method: a layer that nobody has any more ends its workers.
+                finish=functools.partial(_send, self._device),
             )
         return next(self._stream)
-
-    def _send(self, item: _Item) -> _Item:
-        batch, problems = item
-        device = self._device
-        if isinstance(device, jax.sharding.Sharding):
-            batch = jax.tree.map(
-                lambda leaf: jax.make_array_from_process_local_data(device, leaf), batch
-            )
-        elif device is not None:
-            batch = jax.device_put(batch, device)
-        return batch, problems
 
     def close(self) -> None:
         """Ends the workers. The state stays; `next` starts others."""
@@ -288,6 +279,18 @@ class RoIDataLayer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _send(device: Any, item: _Item) -> _Item:
+    """A minibatch on its way to where it is wanted."""
+    batch, problems = item
+    if isinstance(device, jax.sharding.Sharding):
+        batch = jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(device, leaf), batch
+        )
+    elif device is not None:
+        batch = jax.device_put(batch, device)
+    return batch, problems
 
 
 def _whole(name: str, value: Any, least: int) -> int:

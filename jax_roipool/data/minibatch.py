@@ -109,8 +109,12 @@ def minibatch_spec(
 
 
 def _empty(spec: Minibatch) -> Minibatch:
-    """A batch of nothing but padding."""
-    batch = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
+    """A batch of nothing but padding; its images are to be written."""
+    # Zeroing megabytes of pixels only to write them again takes time.
+    data = np.empty(spec.data.shape, spec.data.dtype)
+    batch = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec._replace(data=None)
+    )._replace(data=data)
     height, width = batch.data.shape[1:3]
     batch.im_info[:] = height, width, 1
     batch.image_index[:] = -1
@@ -146,10 +150,7 @@ def _fill(
         image = flip(image)
     max_size = config.images.max_size
     scale = scale_for(height, width, target, max_size)
-    bucket = batch.data.shape[1:3]
-    batch.data[i], batch.im_info[i] = prepare(
-        image, scale, config.images, bucket=bucket
-    )
+    _, batch.im_info[i] = prepare(image, scale, config.images, out=batch.data[i])
     batch.image_weights[i] = 1
     # The factor as the step sees it.
     factor = batch.im_info[i, 2]
@@ -238,6 +239,7 @@ def make_minibatch(
     problems = []
     for i, index in enumerate(step.image_index.tolist()):
         if index < 0:
+            batch.data[i] = 0
             continue
         batch.image_index[i] = index
         try:
@@ -246,6 +248,7 @@ def make_minibatch(
             if config.bad_images == "error":
                 raise
             problems.append(str(error))
+            batch.data[i] = 0
     return batch, problems
 
 

@@ -113,9 +113,8 @@ class EpochPlan:
         divide = _grouped if aspect_grouping else _together
         # Per group one bucket for each scale, and the group of every record.
         self._buckets, self._group = divide(roidb, images)
-        self.buckets = tuple(
-            sorted({b for row in self._buckets for b in row}, key=lambda b: b[0] * b[1])
-        )
+        buckets = {bucket for row in self._buckets for bucket in row}
+        self.buckets = tuple(sorted(buckets, key=lambda b: (b[0] * b[1], b)))
         per_step = self._batch_size * self._hosts
         sizes = np.bincount(self._group, minlength=len(self._buckets))
         self.steps_per_epoch = int((-(-sizes // per_step)).sum())

@@ -246,9 +246,10 @@ class Record:
         which = np.flatnonzero(self.trainable)
         if not len(which):
             return np.zeros(len(boxes), np.float32), np.full(len(boxes), -1, np.int32)
-        table = _boxes.iou(boxes, self.boxes[which])
-        best = table.argmax(axis=1)
-        overlap = table[np.arange(len(boxes)), best]
+        # The many in rows: NumPy is slow along a short last axis.
+        table = _boxes.iou(self.boxes[which], boxes)
+        best = table.argmax(axis=0)
+        overlap = table[best, np.arange(len(boxes))]
         index = np.where(overlap > 0, which[best], -1)
         return overlap, index.astype(np.int32)
 
@@ -269,8 +270,8 @@ class Record:
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         which = np.flatnonzero(self.trainable)
         result = np.zeros((num_classes, len(boxes)), np.float32)
-        table = _boxes.iou(boxes, self.boxes[which])
-        np.maximum.at(result, self.classes[which], table.T)
+        table = _boxes.iou(self.boxes[which], boxes)
+        np.maximum.at(result, self.classes[which], table)
         return result.T
 
 

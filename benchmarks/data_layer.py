@@ -1,0 +1,319 @@
+"""The data layer: images per second beside decoding and resizing alone.
+
+    python benchmarks/data_layer.py
+    python benchmarks/data_layer.py --workers 1,2,4 --json layer.json
+
+Photographs of 500 x 375 and 375 x 500 pixels, JPEG files on disk, to a short side of
+600 and batches of two with 2000 proposals each (Fast R-CNN). Contestants take turns
+with the same number of processes:
+
+decode + resize   `decode` and `prepare` of jax_roipool.data.images, for uint8
+                  transport: thrown away where they were made, no RoIs, no batch, no
+                  way to another process. The limit.
+cv2 uint8         cv2.imdecode and cv2.resize of uint8 images, whose values are up to
+                  0.83 of a level off; thrown away
+original          cv2.imdecode, mean subtracted, cv2.resize of float32 images, as
+                  py-faster-rcnn does it; thrown away
+ours uint8        `RoIDataLayer`, whole minibatches in this process
+ours float32
+torch uint8       `torch.utils.data.DataLoader` making the same minibatches with the
+torch float32     same functions, where torch is installed
+
+Without workers everything happens in this process. A rate counts from the batch
+after the first few to the last, so starting processes is not in it; that is a line of
+its own. Then memory: proportional set size (shared pages are shared out) of this
+process and its workers after each of 20 epochs.
+"""
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import cv2
+import machine
+import numpy as np
+import skimage
+
+from jax_roipool.data import (
+    EpochPlan,
+    ImageConfig,
+    LayerConfig,
+    Record,
+    RoIDataLayer,
+    Roidb,
+    get_minibatch,
+)
+from jax_roipool.data.images import decode, prepare, scale_for
+
+SIZES = ((375, 500), (500, 375))
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+CLASSES = 21
+PROPOSALS = 2000
+WARM = 6  # batches, more than any queue here holds
+
+
+def roidb_of(count: int, directory: pathlib.Path) -> Roidb:
+    """JPEG files of different crops, boxes and proposals at random."""
+    records, proposals = [], []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        height, width = SIZES[i % 2]
+        image = getattr(skimage.data, PHOTOGRAPHS[i % len(PHOTOGRAPHS)])()
+        top, left = rng.integers(0, 40, 2)
+        image = cv2.resize(image[top:, left:, ::-1], (width, height))
+        file = directory / f"{i}.jpg"
+        cv2.imwrite(str(file), image)
+        low = rng.uniform(0, 200, (PROPOSALS, 2))
+        high = low + rng.uniform(20, 170, low.shape)
+        boxes = np.concatenate([low, high], axis=1).astype(np.float32)
+        records.append(Record(str(i), str(file), height, width, boxes[:3], [1, 2, 3]))
+        proposals.append(boxes)
+    names = [f"class {k}" for k in range(1, CLASSES)]
+    return Roidb.from_records(records, names).add_proposals(proposals)
+
+
+def config_of(transport: Any) -> LayerConfig:
+    """py-faster-rcnn's numbers."""
+    return LayerConfig(images=ImageConfig(transport=transport))
+
+
+# --- Contestants: iterators that yield once per batch --------------------------
+
+
+def with_images(file: str) -> None:
+    """`decode + resize`."""
+    image = decode(file)
+    scale = scale_for(*image.shape[:2], 600, 1000)
+    prepare(image, scale, ImageConfig(transport="uint8"))
+
+
+def with_cv2(file: str, subtract: bool = False) -> None:
+    """`cv2 uint8`, or with the mean `original`."""
+    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    if subtract:
+        image = image.astype(np.float32)
+        image -= np.array((102.9801, 115.9465, 122.7717))
+    scale = 600 / min(image.shape[:2])
+    cv2.resize(image, None, None, scale, scale, cv2.INTER_LINEAR)
+
+
+def for_each(function: Callable[[str], None], files: list[str]) -> None:
+    """What one task of a process does."""
+    for file in files:
+        function(file)
+
+
+def one_thread() -> None:
+    """Processes are the parallelism."""
+    cv2.setNumThreads(1)
+
+
+class Alone:
+    """A function of each file, its result thrown away."""
+
+    def __init__(
+        self, roidb: Roidb, workers: int, function: Callable[[str], None]
+    ) -> None:
+        self._files = [str(record.image) for record in roidb]
+        self._function = function
+        self._pool = None
+        if workers:
+            context = multiprocessing.get_context("spawn")
+            self._pool = context.Pool(workers, initializer=one_thread)
+
+    def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
+        files = [self._files[i % len(self._files)] for i in range(2 * count)]
+        calls = [(self._function, files[i : i + 2]) for i in range(0, 2 * count, 2)]
+        if self._pool is None:
+            for call in calls:
+                yield for_each(*call)
+            return
+        running = [self._pool.apply_async(for_each, call) for call in calls]
+        for result in running:
+            yield result.get()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+
+class Ours:
+    """`RoIDataLayer`."""
+
+    def __init__(self, roidb: Roidb, workers: int, transport: str) -> None:
+        self._layer = RoIDataLayer(
+            roidb, CLASSES, config_of(transport), workers=workers
+        )
+
+    def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
+        for _ in range(count):
+            yield next(self._layer)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._layer.close()
+
+
+class TorchItems:
+    """The minibatches of a plan, as torch's map-style data set."""
+
+    def __init__(self, roidb: Roidb, transport: str) -> None:
+        self._roidb, self._config = roidb, config_of(transport)
+        self._plan = EpochPlan(roidb, self._config.images, batch_size=2)
+        self._epoch = self._plan.epoch(0)
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        cv2.setNumThreads(1)
+        step = self._epoch[i % len(self._epoch)]
+        roidb = self._roidb.take(step.image_index[step.image_index >= 0])
+        rng = np.random.default_rng(i)
+        batch = get_minibatch(roidb, CLASSES, self._config, rng=rng)
+        return {k: v for k, v in batch._asdict().items() if v is not None}
+
+
+class Torch:
+    """`torch.utils.data.DataLoader`."""
+
+    def __init__(self, roidb: Roidb, workers: int, transport: str) -> None:
+        import torch.utils.data
+
+        self._loader = torch.utils.data.DataLoader(
+            TorchItems(roidb, transport),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            sampler=range(10**6),
+        )
+        self._iterator = iter(self._loader)
+
+    def batches(self, count: int) -> Iterator[Any]:
+        """Something for each of `count` batches, when it is done."""
+        for _ in range(count):
+            yield next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        del self._iterator
+
+
+def contestants(roidb: Roidb, workers: int) -> dict[str, Callable[[], Any]]:
+    """By name, the first being the limit."""
+    result: dict[str, Callable[[], Any]] = {
+        "decode + resize": lambda: Alone(roidb, workers, with_images),
+        "cv2 uint8": lambda: Alone(roidb, workers, with_cv2),
+        "original": lambda: Alone(
+            roidb, workers, functools.partial(with_cv2, subtract=True)
+        ),
+        "ours uint8": lambda: Ours(roidb, workers, "uint8"),
+        "ours float32": lambda: Ours(roidb, workers, "float32"),
+    }
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        print("torch is not installed: without its DataLoader")
+    else:
+        result["torch uint8"] = lambda: Torch(roidb, workers, "uint8")
+        result["torch float32"] = lambda: Torch(roidb, workers, "float32")
+    return result
+
+
+# --- Measuring -------------------------------------------------------------------
+
+
+def rate(start: Callable[[], Any], batches: int) -> tuple[float, float]:
+    """Images per second, and seconds to the first batch."""
+    begin = time.perf_counter()
+    contestant = start()
+    stream = contestant.batches(WARM + batches)
+    next(stream)
+    first = time.perf_counter() - begin
+    for _ in range(WARM - 1):
+        next(stream)
+    begin = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    seconds = time.perf_counter() - begin
+    contestant.close()
+    return 2 * batches / seconds, first
+
+
+def proportional_memory() -> float:
+    """MiB of this process and its children."""
+    pids = [os.getpid(), *(p.pid for p in multiprocessing.active_children())]
+    total = 0
+    for pid in pids:
+        rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += int(rollup.split("\nPss:")[1].split()[0])
+    return total / 1024
+
+
+def memory(roidb: Roidb, workers: int, epochs: int) -> list[float]:
+    """After each epoch, every minibatch dropped at once."""
+    config, result = config_of("uint8"), []
+    with RoIDataLayer(roidb, CLASSES, config, workers=workers) as layer:
+        for _ in range(epochs):
+            for _ in range(layer.steps_per_epoch):
+                next(layer)
+            result.append(round(proportional_memory(), 1))
+    return result
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    cores = len(os.sched_getaffinity(0))
+    add("--workers", default=f"0,{cores}", help="default: %(default)s")
+    add("--images", type=int, default=64, help="files; default: %(default)s")
+    add("--batches", type=int, default=60, help="per turn; default: %(default)s")
+    add("--rounds", type=int, default=5, help="default: %(default)s")
+    add("--epochs", type=int, default=20, help="for memory; default: %(default)s")
+    add("--json", type=pathlib.Path, help="also write the numbers here")
+    arguments = parser.parse_args()
+    one_thread()
+    print(f"{machine.processor()}, {cores} cores; OpenCV {cv2.__version__}")
+    found: dict[str, Any] = {"processor": machine.processor(), "cores": cores}
+    with tempfile.TemporaryDirectory() as directory:
+        roidb = roidb_of(arguments.images, pathlib.Path(directory))
+        for workers in map(int, arguments.workers.split(",")):
+            field = contestants(roidb, workers)
+            rates: dict[str, list[float]] = {name: [] for name in field}
+            starts: dict[str, list[float]] = {name: [] for name in field}
+            for _ in range(arguments.rounds):
+                for name, start in field.items():
+                    images, first = rate(start, arguments.batches)
+                    rates[name].append(images)
+                    starts[name].append(first)
+            print(f"\n{workers} workers      images/s   of the limit   first batch, s")
+            limit = statistics.median(rates["decode + resize"])
+            for name, values in rates.items():
+                median = statistics.median(values)
+                first = statistics.median(starts[name])
+                print(f"  {name:17}{median:8.1f}{median / limit:12.2f}{first:15.2f}")
+            found[f"{workers} workers"] = {"images/s": rates, "first batch, s": starts}
+        used = memory(roidb, workers, arguments.epochs)
+        print(f"\nMiB after each epoch, {workers} workers: {used}")
+        found["MiB after each epoch"] = used
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
