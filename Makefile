@@ -26,7 +26,7 @@ LINT := mypy==2.4.1 pre-commit==4.7.0
 
 ifeq ($(NO_VENV),)
 make_venv = $(PYTHON) -m venv $(VENV)
-packages = --editable '.[examples,test]' $(if $(JAX),'$(JAX)')
+packages = --editable '.[examples,detector,test]' $(if $(JAX),'$(JAX)')
 else
 # A layer over PYTHON, which may be that of a virtual environment, so that
 # --system-site-packages would show the wrong ones. It holds our build alone.
@@ -47,7 +47,8 @@ sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -
   cuda-usage test-cuda bench-cuda wheels clean check-python check-compiler FORCE
 
 help:
-	@echo "make demo     build, then pool RoIs on a photograph: quickstart.png"
+	@echo "make demo     build, pool RoIs on a photograph (quickstart.png), then train"
+	@echo "              a detector in minutes (detector.png)"
 	@echo "make test     build, then run the tests"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
@@ -65,6 +66,7 @@ help:
 demo: $(VENV)/built
 	$(python) -m jax_roipool
 	MPLBACKEND=agg $(python) examples/quickstart.py --output quickstart.png
+	MPLBACKEND=agg $(python) -m examples.faster_rcnn demo --picture detector.png
 
 test: $(VENV)/built
 	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) $(PYTEST_ARGS)
@@ -116,7 +118,7 @@ wheels:
 	tools/make_wheels $(call cuda_options,'$(CUDA_ARCHITECTURES)')
 
 clean:
-	rm -rf $(VENV) build dist quickstart.png
+	rm -rf $(VENV) build dist quickstart.png detector.png
 
 # --- What the commands stand on ----------------------------------------------
 

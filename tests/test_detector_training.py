@@ -1,0 +1,404 @@
+"""The detector example: training that repeats, checkpoints, one sentence for errors.
+
+One compiled step serves all tests of training here.
+"""
+
+import dataclasses
+import gc
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+for package in (
+    "flax",
+    "optax",
+    "orbax.checkpoint",
+    "pycocotools",
+    "sklearn",
+    "skimage",
+):
+    pytest.importorskip(package)
+
+from examples.faster_rcnn import __main__ as cli  # noqa: E402
+from examples.faster_rcnn import checkpoints, config, scenes, sources  # noqa: E402
+from examples.faster_rcnn import train as training_module  # noqa: E402
+from examples.faster_rcnn.demo import demo  # noqa: E402
+from examples.faster_rcnn.detect import given_proposals  # noqa: E402
+from examples.faster_rcnn.evaluate import Evaluator, report  # noqa: E402
+from examples.faster_rcnn.problem import Problem  # noqa: E402
+from examples.faster_rcnn.step import Trainer, data_mesh  # noqa: E402
+from examples.faster_rcnn.train import Options, read_log, train  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "scenes"
+    return sources.Source("scenes", str(path), scenes=(8, 4))
+
+
+@pytest.fixture(scope="module")
+def roidb(source):
+    return source.read("train")[::2]  # those that lie: one size to compile
+
+
+@pytest.fixture(scope="module")
+def trainer(roidb):
+    model = config.small(roidb.classes)
+    training = config.training(
+        "small", steps=STEPS, images_per_batch=2, seed=3, flips=False, warmup=2
+    )
+    return Trainer(model, training, data_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def unbroken(trainer, roidb, source, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run") / "unbroken"
+    return run, train(trainer, roidb, run, source, Options())
+
+
+def losses(run):
+    return [{k: v for k, v in e.items() if k != "seconds"} for e in read_log(run)]
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_it_learns_something(unbroken, trainer):
+    run, done = unbroken
+    assert done.finished
+    before = trainer.init()
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), before.params, done.state.params
+    )
+    assert min(jax.tree.leaves(moved)) > 0  # every array of every part
+    assert (run / training_module.CURVES).stat().st_size > 1000
+
+
+def test_the_same_seed_gives_the_same_bits(unbroken, trainer, roidb, source, tmp_path):
+    again = train(trainer, roidb, tmp_path / "again", source, Options())
+    assert losses(tmp_path / "again") == losses(unbroken[0])
+    equal(again.state, unbroken[1].state)
+
+
+def test_ctrl_c_saves_and_a_resumed_run_equals_an_unbroken_one(
+    unbroken, trainer, roidb, source, tmp_path, monkeypatch
+):
+    step = Trainer.__call__
+    called = []
+
+    def interrupted(self, state, batch):
+        called.append(None)
+        if len(called) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, state, batch)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Trainer, "__call__", interrupted)
+    run = tmp_path / "run"
+    stopped = train(trainer, roidb, run, source, Options())
+    assert not stopped.finished
+    assert int(stopped.state.step) == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+
+    with pytest.raises(Problem, match="holds a run already: --resume"):
+        train(trainer, roidb, run, source, Options())
+    done = train(trainer, roidb, run, source, Options(resume=True))
+    equal(done.state, unbroken[1].state)
+    assert losses(run)[-1]["step"] == STEPS
+    # What cannot be gone on with.
+    other = Trainer(
+        trainer.config,
+        dataclasses.replace(trainer.training, learning_rate=1.0),
+        trainer.mesh,
+    )
+    with pytest.raises(Problem, match="its learning_rate is 0"):
+        train(other, roidb, run, source, Options(resume=True))
+    with pytest.raises(Problem, match="made with other data"):
+        train(trainer, roidb[:3], run, source, Options(resume=True))
+
+
+def test_a_step_is_compiled_once_per_size_and_calls_nothing_back(trainer, unbroken):
+    assert len(trainer.programs) == 1
+    for program in trainer.programs.values():
+        text = program.as_text()
+        assert "jax_roipool_roi_pool_argmax" in text
+        assert "callback" not in text
+
+
+def test_images_of_weight_zero_count_for_nothing(trainer, roidb, unbroken):
+    layer = sources.training_layer(roidb, trainer.config, trainer.training)
+    batch = next(layer)
+    weights = np.float32([1, 0])
+    other = np.array(batch.data)
+    other[1] = 255 - other[1]
+    boxes = np.array(batch.gt_boxes)
+    boxes[1, :, :4] += 1
+    one = batch._replace(image_weights=weights)
+    two = one._replace(data=other, gt_boxes=boxes)
+    states = [trainer(trainer.init(), b) for b in (one, two)]
+    equal(*states)
+
+
+@pytest.fixture(scope="module")
+def evaluator(trainer, source):
+    return Evaluator(trainer.config, source.read("test")[::2], images_per_batch=2)
+
+
+def test_detections_and_their_report(unbroken, evaluator):
+    test, params = evaluator.roidb, unbroken[1].state.params
+    found = evaluator.detect(params)
+    assert sorted(found) == [0, 1]
+    for i, own in found.items():
+        height, width = test[i].height, test[i].width
+        assert (own.boxes >= 0).all()
+        assert (own.boxes <= np.float32([width, height, width, height])).all()
+        assert (np.diff(own.scores) <= 0).all()
+        assert set(own.classes) <= set(range(1, 11))
+    assert "AP50 11-point" in report(test, found, evaluator.coco(found))
+    other = evaluator.detect(params, exchange=True)
+    assert any(
+        (found[i].scores != other[i].scores[: len(found[i].scores)]).any()
+        for i in found
+    )
+
+
+# --- Checkpoints -------------------------------------------------------------
+
+
+def test_checkpoints_say_what_they_are(unbroken, trainer, source):
+    about = checkpoints.describe(unbroken[0])
+    assert about.model == trainer.config
+    assert about.training == trainer.training
+    assert about.step == STEPS
+    assert sources.Source.from_json(about.data) == source
+    place = unbroken[0] / "checkpoints" / str(STEPS)
+    state = checkpoints.restore(place, trainer.shapes)
+    equal(state, unbroken[1].state)
+
+
+def test_checkpoints_of_others_are_refused(unbroken, trainer):
+    run, model = unbroken[0], trainer.config
+    about = checkpoints.describe(run)
+    other = dataclasses.replace(model, classes=("__background__", "cat"))
+    with pytest.raises(Problem, match=r"its classes are 0, 1, .*of the data are cat"):
+        checkpoints.check_model(run, about.model, other)
+    other = dataclasses.replace(model, backbone="vgg16")
+    with pytest.raises(Problem, match="another model: its backbone is small"):
+        checkpoints.check_model(run, about.model, other)
+
+
+# Orbax drops the readers of the other arrays when one of them fails, and Python
+# tells of that when it collects them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_checkpoints_of_other_arrays_are_refused(unbroken, trainer, tmp_path):
+    model, run = trainer.config, tmp_path / "run"
+    wide = Trainer(dataclasses.replace(model, hidden=8), trainer.training, trainer.mesh)
+    with pytest.raises(Problem, match="cannot be read"):
+        checkpoints.restore(unbroken[0], wide.shapes)
+    shutil.copytree(unbroken[0], run)
+    files = (p for p in (run / "checkpoints").rglob("*") if p.is_file())
+    max(files, key=lambda file: file.stat().st_size).write_bytes(b"")
+    with pytest.raises(Problem, match=f"{STEPS}: .*cannot be read"):
+        checkpoints.restore(run, trainer.shapes)
+    gc.collect()
+
+
+def test_half_a_checkpoint_is_none(unbroken, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(unbroken[0], run)
+    step = run / "checkpoints" / str(STEPS)
+    step.rename(step.with_name(f"{STEPS}.orbax-checkpoint-tmp"))
+    with pytest.raises(Problem, match="no whole checkpoint"):
+        checkpoints.describe(run)
+
+
+FULL = """
+import pathlib, resource, signal, sys
+import jax.numpy as jnp
+from examples.faster_rcnn import checkpoints, config
+from examples.faster_rcnn.problem import Problem
+from examples.faster_rcnn.step import TrainState
+
+run = pathlib.Path(sys.argv[1])
+model = config.small(("__background__", "cat"))
+def save(step):
+    state = TrainState({"w": jnp.arange(2.0**18) * 1.7}, (), jnp.int32(step))
+    about = checkpoints.Description(model, config.TrainConfig(), step, {}, {})
+    return checkpoints.save(run, state, about)
+save(1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, 2**15))
+try:
+    save(2)
+except Problem as problem:
+    print(problem)
+print(checkpoints.find(run)[1], sorted(p.name for p in (run / "checkpoints").iterdir()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits files as Linux does")
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    """Files may not grow, which is how a disk that is full looks to a writer."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "run")],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told, left = done.stdout.splitlines()
+    assert "2: the checkpoint cannot be written, and is not there: " in told
+    assert left == "1 ['1']"
+
+
+# --- One sentence for what a user can put right -------------------------------
+
+
+def told(capsys, *arguments):
+    """What a command says on failing; it is one sentence and no traceback."""
+    code = cli.main([str(a) for a in arguments])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code == 1
+    assert len(error) == 1, error
+    assert error[0].startswith("error: ")
+    return error[0]
+
+
+def make_voc(root, names, image=b"no image"):
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets/Main/trainval.txt").write_text("".join(f"{n}\n" for n in names))
+    drawn = [scenes.Drawn("cat", (0, 0, 9, 9))]
+    for name in names:
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(image)
+        text = scenes.annotation(name, (60, 100), drawn)
+        (root / "Annotations" / f"{name}.xml").write_text(text)
+    return root
+
+
+def test_data_that_is_none(capsys, tmp_path):
+    out = ("--out", tmp_path / "run", "--steps", 1)
+    missing = told(capsys, "train", *out, "--voc", tmp_path / "nowhere")
+    assert "trainval.txt" in missing
+    root = make_voc(tmp_path / "empty", [])
+    assert "trainval.txt" in told(capsys, "train", *out, "--voc", root)
+    root = make_voc(tmp_path / "voc", ["1"])
+    (root / "Annotations/1.xml").write_text(scenes.annotation("1", (60, 100), []))
+    assert "no image has a box" in told(capsys, "train", *out, "--voc", root)
+    assert not (tmp_path / "run").exists()
+    coco = told(capsys, "train", *out, "--coco", tmp_path)
+    assert "instances_train2017.json" in coco
+    both = told(capsys, "train", *out, "--coco", tmp_path, "--voc", root)
+    assert "exclude each other" in both
+
+
+def test_an_image_that_is_none(capsys, tmp_path, trainer, monkeypatch, unbroken):
+    for name in ("init", "compile"):  # it comes to no step
+        monkeypatch.setattr(Trainer, name, lambda *_: None)
+    root = make_voc(tmp_path / "voc", ["1"])
+    words = told(capsys, "train", "--out", tmp_path / "r", "--steps", 1, "--voc", root)
+    assert "1.jpg: " in words
+    (tmp_path / "text.png").write_text("no image")
+    words = told(
+        capsys, "predict", unbroken[0], tmp_path / "text.png", "-o", tmp_path / "p.png"
+    )
+    assert "text.png: " in words
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_commands_on_checkpoints_that_are_none(capsys, tmp_path, unbroken):
+    assert "no such checkpoint" in told(capsys, "evaluate", tmp_path / "nowhere")
+    assert "no whole checkpoint" in told(capsys, "evaluate", tmp_path)
+    about = unbroken[0] / "checkpoints" / str(STEPS) / "about" / "metadata"
+    text = about.read_text()
+    try:
+        about.write_text(json.dumps({"format": 99}))
+        assert "its format is 99" in told(capsys, "evaluate", unbroken[0])
+    finally:
+        about.write_text(text)
+    root = make_voc(tmp_path / "voc", ["1"])
+    shutil.copy(root / "ImageSets/Main/trainval.txt", root / "ImageSets/Main/test.txt")
+    words = told(capsys, "evaluate", unbroken[0], "--voc", root, "--classes", "cat")
+    assert "its classes are 0, 1, 2" in words
+    assert "those of the data are cat" in words
+
+
+def test_weights_and_proposals_that_do_not_fit(capsys, tmp_path):
+    data = ("--out", tmp_path / "run", "--voc", make_voc(tmp_path / "voc", ["1"]))
+    data += ("--classes", "cat")
+    words = told(capsys, "train", *data, "--weights", tmp_path / "w.npz")
+    assert "need --preset vgg16" in words
+    np.savez(tmp_path / "p.npz", other=np.zeros((0, 4)))
+    words = told(capsys, "train", *data, "--proposals", tmp_path / "p.npz")
+    assert "no proposals for image '1'" in words
+
+
+# --- Fast R-CNN --------------------------------------------------------------
+
+
+def test_given_proposals_take_the_place_of_the_network(trainer, roidb, tmp_path):
+    file = tmp_path / "p.npz"
+    np.savez(file, **{r.id: r.boxes + np.float32(0.25) for r in roidb})
+    given = sources.with_proposals(roidb, file)
+    model = dataclasses.replace(trainer.config, rpn=False)
+    fast = Trainer(model, trainer.training, trainer.mesh)
+    batch = next(sources.training_layer(given, model, trainer.training))
+    assert (np.asarray(batch.labels) > 0).any()
+    assert "proposer" not in fast.shapes.params
+    _, metrics = jax.eval_shape(fast.step, fast.shapes, batch)
+    assert set(metrics) == {"loss", "class", "box"}
+    rois, valid = given_proposals(batch, given)
+    for i, k in enumerate(batch.image_index):
+        own = given[int(k)].proposals * batch.im_info[i, 2]
+        np.testing.assert_array_equal(rois[i][valid[i]], own)
+
+
+# --- All of it, at night -----------------------------------------------------
+
+
+@pytest.mark.nightly
+def test_the_demo_reaches_its_goal(tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    assert demo(tmp_path / "run", picture) == 0
+    text = capsys.readouterr().out
+    ap50, ap75 = map(
+        float, re.search(r"AP50 ([\d.]+), AP75 ([\d.]+), in", text).groups()
+    )
+    assert ap50 >= 0.85
+    assert ap75 >= 0.50
+    assert float(re.search(r"the same weights score AP50 ([\d.]+)", text)[1]) < 0.20
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.nightly
+def test_fast_rcnn_learns_from_the_proposals_of_faster_rcnn(tmp_path, capsys):
+    scene, run, fast = (tmp_path / name for name in ("scenes", "run", "fast"))
+
+    def command(*arguments):
+        assert cli.main([str(a) for a in arguments]) == 0
+        return capsys.readouterr().out
+
+    command("train", "--out", run, "--scenes", scene, "--steps", 1200)
+    for name in ("train", "test"):
+        command("propose", run, "--set", name, "-o", tmp_path / f"{name}.npz")
+    given = ("--test-proposals", tmp_path / "test.npz")
+    train = ("--proposals", tmp_path / "train.npz", *given, "--steps", 1200)
+    command("train", "--out", fast, "--scenes", scene, *train)
+    table = command("evaluate", fast, *given)
+    assert float(re.search(r"AP50 ([\d.]+)", table)[1]) > 0.5
