@@ -66,7 +66,8 @@ def mutants(source):
             before = ast.unparse(victim)
             wrong(victim)[way](victim)
             ast.fix_missing_locations(changed)
-            yield changed, f"line {node.lineno}: {before} -> {ast.unparse(victim)}"
+            line = source.splitlines()[node.lineno - 1].strip()
+            yield changed, f"{before} -> {ast.unparse(victim)} in: {line}"
 
 
 def survivors(name, tests):

@@ -1,5 +1,7 @@
 """Bad arguments: every error names the argument, what was expected, what came."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +193,9 @@ def test_valid_of_another_dtype(dtype):
     ("rois", "shape"), [(R5, (3,)), (R5, (4, 1)), (R5, ()), (NR4, (8,))]
 )
 def test_valid_of_another_shape(rois, shape):
-    with pytest.raises(ValueError, match="valid must have one entry per RoI"):
+    wanted = str(rois.shape[:-1])
+    words = f"valid must have one entry per RoI, shape {wanted}, got {shape}"
+    with pytest.raises(ValueError, match=re.escape(words)):
         roi_pool(F4, rois, 2, valid=np.ones(shape, bool))
 
 

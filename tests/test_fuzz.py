@@ -271,4 +271,4 @@ def test_random_calls(implementation):
 
 @pytest.mark.nightly
 def test_more_random_calls(implementation):
-    run(int(2000 * share(implementation)), print_blob=True)
+    run(int(1000 * share(implementation)), print_blob=True)
