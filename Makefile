@@ -72,7 +72,7 @@ nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
 
 # Of jaxlib they need the headers alone.
 asan tsan fuzz: $(VENV)/built
-	$(if $(CXX),CXX='$(CXX)') $(python) tests/native/run.py $@
+	CXX='$(CXX)' $(python) tests/native/run.py $@
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)

@@ -65,7 +65,7 @@ PARTS = {
     "tsan": ["cases", "threads"],
     "coverage": ["cases", "threads", "lies", "limits", "memory"],
 }
-EXECUTIONS = {"plain": 100_000, "asan": 10_000, "coverage": 10_000}
+EXECUTIONS = {"plain": 100_000, "asan": 7_000, "coverage": 10_000}
 EXECUTIONS_CUDA = {"plain": 4_000, "asan": 400, "coverage": 400}
 
 CORE = ["problem.cc"]
