@@ -22,7 +22,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from tests.native import run  # noqa: E402
+from tests.native import run
 
 SOURCES = [
     "geometry.h",
