@@ -92,7 +92,7 @@ soak: $(VENV)/built
 
 # Of jaxlib they need the headers alone.
 asan tsan fuzz: $(VENV)/built
-	$(if $(CXX),CXX='$(CXX)') $(python) tests/native/run.py $@
+	CXX='$(CXX)' $(python) tests/native/run.py $@
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)

@@ -121,6 +121,10 @@ float Corner(Reader* bytes, int64_t extent, float scale) {
   const uint8_t kind = bytes->Byte();
   if (kind < 8) return kFar[bytes->Byte() % std::size(kFar)];
   if (kind < 14) return FloatOf(bytes->Word());
+  if (kind < 18) {  // where float32 counts cells, and no halves of them
+    const float far = 0x1p23f + static_cast<float>(bytes->Byte()) - 128;
+    return (kind % 2 == 0 ? far : -far) / scale;
+  }
   const auto cell =
       static_cast<float>(bytes->Byte() % (2 * extent + 4) - extent / 2 - 2);
   float at = (cell + kNear[kind % 8]) / scale;

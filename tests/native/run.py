@@ -3,7 +3,7 @@
   python tests/native/run.py asan      the driver and some fuzzing under ASan and UBSan
   python tests/native/run.py tsan      the driver's threads and cases under TSan
   python tests/native/run.py plain     the driver and some fuzzing, compiled as shipped
-  python tests/native/run.py fuzz      clang's coverage-guided fuzzer, until it is stopped
+  python tests/native/run.py fuzz      clang's guided fuzzer, until it is stopped
   python tests/native/run.py coverage  lines of csrc that corpus and driver reach
   python tests/native/run.py ... --cuda           the fuzzing of CUDA's kernels as C++
   python tests/native/run.py ... --executions N   how long to fuzz
@@ -65,7 +65,7 @@ PARTS = {
     "tsan": ["cases", "threads"],
     "coverage": ["cases", "threads", "lies", "limits", "memory"],
 }
-EXECUTIONS = {"plain": 100_000, "asan": 10_000, "coverage": 10_000}
+EXECUTIONS = {"plain": 100_000, "asan": 7_000, "coverage": 10_000}
 EXECUTIONS_CUDA = {"plain": 4_000, "asan": 400, "coverage": 400}
 
 CORE = ["problem.cc"]
