@@ -139,10 +139,15 @@ def test_coco_takes_the_data_set_s_own_file(tmp_path):
     annotation |= {"bbox": [0, 0, 10, 10], "area": 50}
     content = {
         "info": {},
-        "images": [{"id": 139, "file_name": "a.jpg", "height": 60, "width": 100}],
+        "images": [
+            {"id": k, "file_name": "a.jpg", "height": 60, "width": 100}
+            for k in (139, 140)
+        ],
         "categories": [{"id": 90, "name": "cat"}],
-        "annotations": [annotation],
+        "annotations": [annotation, {**annotation, "id": 2, "image_id": 140}],
     }
     file.write_text(json.dumps(content))
     roidb = read_coco(file, tmp_path, check_images=False)
-    assert metrics.coco(roidb, {0: found((A, 1, 0.9))}, file)["AP"] == pytest.approx(1)
+    hits = {0: found((A, 1, 0.9))}
+    assert metrics.coco(roidb[:1], hits, file)["AP"] == pytest.approx(1)
+    assert metrics.coco(roidb, hits, file)["AP"] == pytest.approx(0.5, abs=0.01)

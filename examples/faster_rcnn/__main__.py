@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         return options.command(options)
-    except Problem as problem:
+    except (Problem, OSError) as problem:  # such as a picture for no directory
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -177,14 +177,15 @@ def coco(
             truth = coco_ground_truth(roidb)
         else:
             truth = COCO(str(annotation_file))
+        own = annotation_file is None
+        numbers = [i + 1 if own else int(r.id) for i, r in enumerate(roidb)]
         results = []
         for i, detections in found.items():
-            number = i + 1 if annotation_file is None else int(roidb[i].id)
             for box, k, score in zip(*detections, strict=True):
-                category = int(k) if annotation_file is None else roidb.category_ids[k]
+                category = k if own else roidb.category_ids[k]
                 results.append(
                     {
-                        "image_id": number,
+                        "image_id": numbers[i],
                         "category_id": int(category),
                         "bbox": list(_corner_and_size(box)),
                         "score": float(score),
@@ -193,6 +194,7 @@ def coco(
         if not results:  # which pycocotools cannot read
             return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.params.imgIds = numbers  # the file may have more
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

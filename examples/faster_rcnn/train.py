@@ -173,19 +173,20 @@ def train(
                     raise Problem(str(error)) from error
                 state, metrics = trainer(state, batch)
                 recent.append(metrics)
-                last = step == training.steps or bool(asked)
+                stop = bool(asked)  # once: it may be asked at any moment
+                last = stop or step == training.steps
                 if step % EVERY == 0 or last:
                     _note(log, bar, step, recent, training.images_per_batch)
                     recent.clear()
                 every = options.evaluate_every
-                if evaluator and every and not asked and (last or step % every == 0):
+                if evaluator and every and not stop and (last or step % every == 0):
                     found = evaluator(state.params, options.evaluate_images)
                     log.add(step, **found)
                     tell = bar.write if sys.stderr.isatty() else print
                     tell(f"step {step}: AP50 {found['AP50']:.3f}")
                 if last or step % options.checkpoint_every == 0:
                     save(step)
-                if asked:
+                if stop:
                     break
     return Result(state, step == training.steps, compiling)
 
