@@ -338,8 +338,7 @@ class TablePooling {
         Transpose<kSide>(
             tile + v * problem.bins() * kSide + from, problem.bins(),
             (end < kSide ? end : kSide) - from, kSide,
-            target + (v * kSide + from - skipped_) * problem.bins(),
-            problem.bins());
+            target + (v * kSide + from - skipped_) * problem.bins());
       }
       return;
     }

@@ -152,15 +152,14 @@ inline void Transpose(const T* source, int64_t rows, int64_t columns,
 // target[column][row] = source[row][column].
 template <int kSide, typename T>
 inline void Transpose(const T* source, int64_t rows, int64_t columns,
-                      int64_t source_stride, T* target, int64_t target_stride) {
+                      int64_t source_stride, T* target) {
   Transpose<kSide>(
       source, rows, columns, source_stride,
       [&](int64_t column, int64_t row, Vector<T, kSide> lanes, int64_t count) {
-        T* to = target + column * target_stride + row;
+        T* to = target + column * rows + row;
         // Too many lanes may be stored where the next columns,
         // which come later, overwrite them.
-        const bool overwritten =
-            target_stride == rows && (columns - column) * rows >= kSide;
+        const bool overwritten = (columns - column) * rows >= kSide;
         if (count == kSide || overwritten) {
           Store(lanes, to);
         } else {
