@@ -16,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 JAX ?=
 CUDA_ARCHITECTURES ?=
 NVCC ?=
@@ -37,11 +38,13 @@ packages = --no-index --no-deps --no-build-isolation --editable .
 endif
 
 python := $(VENV)/bin/python
+# Two, each with the tests that share compiled programs (tests/conftest.py).
+workers := -n 2 --dist loadgroup --no-loadscope-reorder
 pip := $(python) -m pip install --quiet --disable-pip-version-check
 sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -o -type f -print)
 
-.PHONY: help demo test lint nightly bench cuda cuda-usage test-cuda bench-cuda \
-  wheels clean check-python check-compiler FORCE
+.PHONY: help demo test lint nightly coverage soak asan tsan fuzz bench cuda \
+  cuda-usage test-cuda bench-cuda wheels clean check-python check-compiler FORCE
 
 help:
 	@echo "make demo     build, pool RoIs on a photograph (quickstart.png), then train"
@@ -49,6 +52,10 @@ help:
 	@echo "make test     build, then run the tests"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
+	@echo "make coverage  every line of the op's Python is reached by a test"
+	@echo "make soak     ten minutes of mixed calls; memory flat, results right"
+	@echo "make asan, make tsan  kernels and handlers under sanitizers, without jaxlib"
+	@echo "make fuzz     clang's fuzzer on the CPU's kernels, until it is stopped"
 	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
 	@echo "make cuda     build with CUDA kernels; the others then keep them"
 	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
@@ -62,13 +69,30 @@ demo: $(VENV)/built
 	MPLBACKEND=agg $(python) -m examples.faster_rcnn demo --picture detector.png
 
 test: $(VENV)/built
-	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) $(PYTEST_ARGS)
 
 lint: $(VENV)/built $(VENV)/lint
 	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
-	JAX_PLATFORMS=cpu $(python) -m pytest -n 2 -m nightly $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS)
+	$(MAKE) coverage soak
+
+# On one instruction set: the Python is the same for all.
+uncovering := data on_host test_case _channels quickstart processes
+coverage: $(VENV)/built $(VENV)/coverage
+	rm -rf build/coverage
+	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) $(PYTEST_ARGS) \
+	  --one-target -k 'not soak $(uncovering:%=and not %)'
+	$(python) -m coverage combine --quiet
+	$(python) -m coverage report
+
+soak: $(VENV)/built
+	JAX_PLATFORMS=cpu $(python) -m tests.soak $(SOAK_ARGS)
+
+# Of jaxlib they need the headers alone.
+asan tsan fuzz: $(VENV)/built
+	CXX='$(CXX)' $(python) tests/native/run.py $@
 
 bench: $(VENV)/built $(VENV)/bench
 	CXX='$(CXX)' $(python) benchmarks/roi_pool_cpu.py $(BENCH_ARGS)
@@ -133,6 +157,10 @@ cuda_options = -C cmake.define.JAX_ROIPOOL_CUDA_ARCHITECTURES=$(1) \
 
 $(VENV)/bench: pyproject.toml $(VENV)/wanted
 	$(pip) $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
+	@touch $@
+
+$(VENV)/coverage: Makefile $(VENV)/wanted
+	$(pip) coverage==7.17.3
 	@touch $@
 
 $(VENV)/lint: Makefile $(VENV)/wanted

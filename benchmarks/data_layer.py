@@ -19,7 +19,9 @@ ours float32
 torch uint8       `torch.utils.data.DataLoader` making the same minibatches with the
 torch float32     same functions, where torch is installed
 
-Without workers everything happens in this process. A rate counts from the batch
+Besides the rate there are the milliseconds of processor time per image, of this
+process and all workers, which other programs on the machine disturb less. Without
+workers everything happens in this process. A rate counts from the batch
 after the first few to the last, so starting processes is not in it; that is a line of
 its own. Then memory: proportional set size (shared pages are shared out) of this
 process and its workers after each of 20 epochs.
@@ -237,8 +239,18 @@ def contestants(roidb: Roidb, workers: int) -> dict[str, Callable[[], Any]]:
 # --- Measuring -------------------------------------------------------------------
 
 
-def rate(start: Callable[[], Any], batches: int) -> tuple[float, float]:
-    """Images per second, and seconds to the first batch."""
+def processor_seconds() -> float:
+    """Of this process and its living children, so far."""
+    total, tick = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for child in multiprocessing.active_children():
+        status = pathlib.Path(f"/proc/{child.pid}/stat").read_text()
+        user, system = status.rpartition(")")[2].split()[11:13]
+        total += (int(user) + int(system)) / tick
+    return total
+
+
+def rate(start: Callable[[], Any], batches: int) -> tuple[float, float, float]:
+    """Images per second, processor time per image in ms, seconds to the first."""
     begin = time.perf_counter()
     contestant = start()
     stream = contestant.batches(WARM + batches)
@@ -246,12 +258,12 @@ def rate(start: Callable[[], Any], batches: int) -> tuple[float, float]:
     first = time.perf_counter() - begin
     for _ in range(WARM - 1):
         next(stream)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), processor_seconds()
     for _ in range(batches):
         next(stream)
-    seconds = time.perf_counter() - begin
+    seconds, used = time.perf_counter() - begin, processor_seconds() - used
     contestant.close()
-    return 2 * batches / seconds, first
+    return 2 * batches / seconds, used / (2 * batches) * 1e3, first
 
 
 def proportional_memory() -> float:
@@ -294,20 +306,25 @@ def main() -> None:
         roidb = roidb_of(arguments.images, pathlib.Path(directory))
         for workers in map(int, arguments.workers.split(",")):
             field = contestants(roidb, workers)
-            rates: dict[str, list[float]] = {name: [] for name in field}
-            starts: dict[str, list[float]] = {name: [] for name in field}
+            turns: dict[str, list[tuple[float, float, float]]] = {
+                name: [] for name in field
+            }
             for _ in range(arguments.rounds):
                 for name, start in field.items():
-                    images, first = rate(start, arguments.batches)
-                    rates[name].append(images)
-                    starts[name].append(first)
-            print(f"\n{workers} workers      images/s   of the limit   first batch, s")
-            limit = statistics.median(rates["decode + resize"])
-            for name, values in rates.items():
-                median = statistics.median(values)
-                first = statistics.median(starts[name])
-                print(f"  {name:17}{median:8.1f}{median / limit:12.2f}{first:15.2f}")
-            found[f"{workers} workers"] = {"images/s": rates, "first batch, s": starts}
+                    turns[name].append(rate(start, arguments.batches))
+            print(
+                f"\n{workers} workers      images/s  of the limit   "
+                "processor, ms  of the limit   first batch, s"
+            )
+            limit: list[float] = []
+            for name, values in turns.items():
+                median = [statistics.median(v) for v in zip(*values, strict=True)]
+                limit = limit or median
+                print(
+                    f"  {name:17}{median[0]:8.1f}{median[0] / limit[0]:11.2f}"
+                    f"{median[1]:14.2f}{limit[1] / median[1]:14.2f}{median[2]:15.2f}"
+                )
+            found[f"{workers} workers: images/s, processor ms, first batch s"] = turns
         used = memory(roidb, workers, arguments.epochs)
         print(f"\nMiB after each epoch, {workers} workers: {used}")
         found["MiB after each epoch"] = used

@@ -122,6 +122,10 @@ std::string MakeProblem(Shape map, Shape image, Shape pooled,
     return "height * width and the number of images must be below 2^31, got " +
            ToString(map);
   }
+  // A map without cells takes no memory, and there may be any number of them:
+  // plans count maps, and groups times images may be no int64. RoIs of such
+  // maps give what RoIs give that name none.
+  if (cells == 0) problem->images = 0;
   const int64_t bytes = ElementBytes(problem->element);
   if (!ProductOf(map.dims, map.dims + group_rank, &problem->groups) ||
       !ProductOf(image.dims + group_rank, image.dims + image.rank,

@@ -54,7 +54,7 @@ struct Problem {
   Layout layout;
   Element element;
   int64_t groups;
-  int64_t images;  // per group
+  int64_t images;  // per group; 0 where they have no cells
   int64_t height, width, channels;
   int64_t rois;  // per group
   int64_t pooled_height, pooled_width;

@@ -10,6 +10,7 @@
 `jax_roipool.linen` and `jax_roipool.nnx` hold Flax modules and need flax.
 """
 
+from jax_roipool import _interpreter as _interpreter  # before jax
 from jax_roipool.lowering import export_disabled_checks as export_disabled_checks
 from jax_roipool.ops import roi_pool as roi_pool
 from jax_roipool.ops import roi_pool_with_argmax as roi_pool_with_argmax

@@ -1,5 +1,6 @@
 """What a call may look like: every check of public arguments, and its words."""
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -148,7 +149,10 @@ def _as_array(name: str, value: Any) -> jax.Array:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(value.dtype))
         value = np.clip(value, limits.min, limits.max)
     try:
-        return jnp.asarray(value)
+        # JAX makes float64 of NumPy float32. In boxes any number may stand.
+        any_number = np.errstate(over="ignore", invalid="ignore")
+        with any_number if name == "rois" else contextlib.nullcontext():
+            return jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be an array that JAX can hold, got dtype {value.dtype}"
@@ -168,8 +172,8 @@ def _keep_index(rois: Any) -> Any:
         and jax.dtypes.canonicalize_dtype(rois.dtype) != rois.dtype
     ):
         index = rois[:, :1]
-        index = np.where(index < 0, -1, np.trunc(index))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN too
+            index = np.where(index < 0, -1, np.trunc(index))
             return np.concatenate([index, rois[:, 1:]], axis=1).astype(np.float32)
     return rois
 

@@ -17,6 +17,7 @@ cannot come to name a neighbour's.
 Operands vary over the same manual mesh axes; `ops.py` sees to that.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,8 +59,26 @@ def named(argmax: jax.Array) -> jax.Array:
 # --- Shapes, shardings -----------------------------------------------------
 
 
-def _array_like(aval: Any, shape: Sequence[Any], dtype: Any, spec: Any) -> Any:
+# XLA ends the process where a size overflows 64 bits, and our lowerings hold
+# arrays of up to 32 bytes for each number. No process has 2**57 bytes of addresses.
+_MAX_NUMBERS = 2**56
+
+
+def _check_size(name: str, shape: Sequence[Any]) -> None:
+    """Refuses an array that no machine holds, by any size but 0 or a symbol."""
+    sizes = [size for size in shape if isinstance(size, int) and size > 0]
+    if math.prod(sizes) >= _MAX_NUMBERS:
+        raise ValueError(
+            f"{name} of shape {list(shape)} would have 2**56 numbers or more "
+            "(sizes of 0 left out), which no machine holds"
+        )
+
+
+def _array_like(
+    name: str, aval: Any, shape: Sequence[Any], dtype: Any, spec: Any
+) -> Any:
     """An abstract array of this shape, on the mesh and manual axes of `aval`."""
+    _check_size(name, shape)
     seen: set[Any] = set()
     entries = []
     for entry in spec:  # no mesh axis may shard two dimensions
@@ -96,7 +115,9 @@ def _pooled_like(features: Any, image: Any, size: tuple[Any, Any], layout: str) 
     spec = tuple(features.sharding.spec)
     *_, channels = rows_columns_channels(features.shape, layout)
     *_, channels_spec = rows_columns_channels(spec, layout)
+    _check_size("features", features.shape)
     return _array_like(
+        "pooled",
         features,
         (*image.shape, *_in_layout(size[0], size[1], channels, layout)),
         features.dtype,
@@ -266,6 +287,7 @@ def _roi_scatter_shape(
     *_, channels = rows_columns_channels(cotangent.shape, layout)
     *_, channels_spec = rows_columns_channels(spec, layout)
     return _array_like(
+        "the gradient of features",
         cotangent,
         (
             *image.shape[:group_ndim],

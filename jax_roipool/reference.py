@@ -227,6 +227,8 @@ def roi_pool(features: Array, boxes: Array, image: Array, **params: Any) -> Arra
 
 def roi_gather(tangent: Array, image: Array, argmax: Array, *, layout: str) -> Array:
     """The tangent at the stored argmax, 0 where that names no cell."""
+    if _has_zero(tangent.shape):  # nothing that JAX could take slices of
+        return jnp.zeros(argmax.shape, tangent.dtype)
     tangent = _channels_last(tangent, layout)
     *group_shape, images, height, width, channels = tangent.shape
     where = _coordinates(image, argmax, group_shape, images, height * width, layout)

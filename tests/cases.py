@@ -26,6 +26,7 @@ class Case:
     size: tuple[int, int] = (2, 2)
     scale: tuple[float, float] = (1.0, 1.0)
     valid: Any = None
+    about_numbers: bool = False  # in the map, not about where bins lie
 
     def __str__(self) -> str:
         return self.name
@@ -115,6 +116,7 @@ def _cases() -> list[Case]:
             few_values(1, 8, 10, 6),
             np.array([whole, [0, 1, 1, 8, 6], [0, 0, 0, 4, 7]], np.float32),
             (2, 3),
+            about_numbers=True,
         ),
         Case(
             "all equal, zeros of both signs",
@@ -127,11 +129,13 @@ def _cases() -> list[Case]:
             special_values(2, 8, 10, 7),
             random_rois(12, 2, 8, 10, seed=3),
             (2, 3),
+            about_numbers=True,
         ),
         Case(
             "nothing but -inf, nothing but NaN",
             np.stack([np.full((8, 10, 3), -INF), np.full((8, 10, 3), NAN)]),
             np.array([whole, [1, 2, 2, 7, 7], [1, 20, 0, 30, 7]], np.float32),
+            about_numbers=True,
         ),
         Case(
             "7 bins over 57 cells read one more",

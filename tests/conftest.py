@@ -13,10 +13,23 @@ from tests import cuda_on_host
 CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 
-def pytest_collection_modifyitems(items):
-    """In the order of implementations, within a file; few of plain JAX by day.
+# Files with tests of a minute: first, so that no worker is left alone with one.
+LONG = ("test_sharding.py", "test_processes.py")
 
-    Plain JAX, slow to compile, meets every dtype in one layout.
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--one-target",
+        action="store_true",
+        help="of the kernels the best instruction set alone, beside plain JAX",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """In the order of implementations, within a file; few of the slow ones by day.
+
+    Tests that share compiled programs go to one worker of pytest-xdist: the
+    instruction sets share them all, plain JAX and CUDA's as C++ with none.
     """
     wanted = {}
     for item in items:
@@ -24,13 +37,45 @@ def pytest_collection_modifyitems(items):
         file = wanted.setdefault(item.path, {"": []})
         target = next((params[name] for name in CHOICES if name in params), "")
         file.setdefault(target, []).append(item)
-        if (
-            params.get("implementation") == lowering.PORTABLE
-            and params.get("layout") == "NCHW"
-            and params.get("dtype", "float32") != "float32"
-        ):
+        if target in (lowering.PORTABLE, cuda_on_host.NAME):
+            group = f"{item.path.name} {item.function.__name__} {target}"
+            item.add_marker(pytest.mark.xdist_group(group))
+        elif target:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if _at_night(item, target, params):
             item.add_marker(pytest.mark.nightly)
-    items[:] = [i for file in wanted.values() for some in file.values() for i in some]
+    files = sorted(wanted, key=lambda path: path.name not in LONG)
+    items[:] = [item for f in files for some in wanted[f].values() for item in some]
+    if config.getoption("--one-target"):
+        lesser = {*IMPLEMENTATIONS} - {BEST, lowering.PORTABLE}
+        left_out = {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _at_night(item, target, params):
+    """Whether a slow implementation meets these parameters by night.
+
+    Plain JAX is slow to compile, CUDA's kernels as C++ are slow to run. Where bins
+    lie depends on no dtype: by day both meet the cases about that as float32, and
+    those about the numbers in a map in every dtype. Plain JAX, which turns NCHW into
+    NHWC first, meets it by day with the latter alone, as float32. A test may say
+    with `plain_jax_by_day` which other parameters are for the day.
+    """
+    dtype = params.get("dtype", "float32") != "float32"
+    layout = params.get("layout") == "NCHW"
+    case = params.get("case")
+    bins = case is not None and not case.about_numbers
+    if target == cuda_on_host.NAME:
+        return bins and dtype
+    if target != lowering.PORTABLE:
+        return False
+    for mark in item.iter_markers("plain_jax_by_day"):
+        if any(params[name] not in values for name, values in mark.kwargs.items()):
+            return True
+    if case is None:
+        return layout
+    return dtype or layout if bins else dtype and layout
 
 
 # What programs call, on the platform that JAX takes, and how to make it so.

@@ -37,7 +37,7 @@ def bins(low, high, scale, num_bins, extent):
 def image_of(roi, images, valid=True):
     """The index of the image a RoI names, or None if it is empty."""
     index = roi[0]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN
         boxes = np.asarray(roi[1:]).astype(np.float32)
     if not valid or not np.isfinite(boxes).all() or not np.isfinite(index):
         return None

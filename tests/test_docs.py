@@ -106,10 +106,11 @@ def test_links_in_documents_lead_somewhere():
                 assert (document.parent / target).exists(), (document, target)
 
 
-def test_transformations_name_their_tests():
-    text = (ROOT / "docs/transformations.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", ["transformations.md", "reliability.md"])
+def test_promises_name_their_tests(document):
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
-    assert len(named) > 30
+    assert len(named) > 25
     for file, function in named:
         source = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert f"def {function}(" in source, (file, function)
@@ -152,6 +153,26 @@ def test_minibatch_example(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 images, 48 RoIs, 12 of them foreground" in done.stdout
     assert skimage.io.imread(output).std() > 20
+
+
+def test_self_check_where_it_cannot_be_well(monkeypatch, capsys):
+    from jax_roipool import __main__, lowering
+
+    monkeypatch.setattr(__main__, "_agree", lambda dtype, layout: dtype != "bfloat16")
+    assert __main__.main() == (0 if lowering.cpu_target() == "portable" else 1)
+    monkeypatch.setattr(lowering, "cpu_target", lambda: "portable")
+    for problem, words in (("", "plain JAX, forced"), ("gone", "plain JAX: gone")):
+        monkeypatch.setattr(lowering, "cpu_problem", lambda p=problem: p)
+        monkeypatch.setattr(lowering, "cuda_problem", lambda p=problem: p)
+        monkeypatch.setattr(lowering, "cuda_build", lambda: "kernels, of a test")
+        monkeypatch.setattr(lowering, "jaxlib_ffi_version", lambda: None)
+        capsys.readouterr()
+        assert __main__.main() == 0
+        printed = capsys.readouterr().out
+        assert f"cpu     {words}" in printed
+        assert f"cuda    {words if problem else 'kernels, of a test'}" in printed
+        assert "(XLA FFI unknown)" in printed
+        assert "nothing to compare" in printed
 
 
 def test_self_check():

@@ -1,5 +1,7 @@
 """Bad arguments: every error names the argument, what was expected, what came."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +193,9 @@ def test_valid_of_another_dtype(dtype):
     ("rois", "shape"), [(R5, (3,)), (R5, (4, 1)), (R5, ()), (NR4, (8,))]
 )
 def test_valid_of_another_shape(rois, shape):
-    with pytest.raises(ValueError, match="valid must have one entry per RoI"):
+    wanted = str(rois.shape[:-1])
+    words = f"valid must have one entry per RoI, shape {wanted}, got {shape}"
+    with pytest.raises(ValueError, match=re.escape(words)):
         roi_pool(F4, rois, 2, valid=np.ones(shape, bool))
 
 
@@ -253,3 +257,56 @@ def test_values_never_raise():
     rois = np.full((4, 5), np.nan, np.float32)
     np.testing.assert_array_equal(roi_pool(F4 + 1, rois, 2), 0)
     np.testing.assert_array_equal(roi_pool(F4 + 1, R5 + [9, 0, 0, 0, 0], 2), 0)
+
+
+@pytest.mark.parametrize("form", ["flat", "one image"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_signalling_nan_of_numpy_does_not_warn(form, dtype):
+    """Warnings are errors here. Found by tests/soak.py, as float64."""
+    bits = {
+        "float16": np.uint16(0x7C01),
+        "float32": np.uint32(0x7F800001),
+        "float64": np.uint64(0x7FF0000000000001),
+    }[dtype]
+    rois = np.zeros((10, 5) if form == "flat" else (8, 4), dtype)
+    for k in range(rois.shape[1]):
+        rois.view(bits.dtype)[k, k] = bits
+    if dtype == "float64":
+        rois[0, -1] = 1e300  # no float32
+    features = F4 + 1 if form == "flat" else F3 + 1
+    want = [0] * rois.shape[1] + [1] * (len(rois) - rois.shape[1])
+    np.testing.assert_array_equal(roi_pool(features, rois, 1)[:, 0, 0, 0], want)
+    np.testing.assert_array_equal(valid_rois(features, rois), want)
+
+
+def test_only_boxes_of_four_numbers_get_the_hint():
+    with pytest.raises(ValueError, match="rois must have 5 numbers") as error:
+        roi_pool(F4, np.zeros((4, 6), np.float32), 2)
+    assert "without an image index" not in str(error.value)
+    with pytest.raises(ValueError, match="rois must have 4 numbers") as error:
+        roi_pool(F4, np.zeros((2, 4, 5), np.float32), 2)
+    assert "without an image index" not in str(error.value)
+
+
+def test_what_has_a_shape_is_not_yet_an_array():
+    class Shape:
+        shape = (4, 5)
+
+        def __repr__(self):
+            return "a shape"
+
+    with pytest.raises(TypeError, match="rois must be an array, got a shape"):
+        roi_pool(F4, Shape(), 2)
+
+
+def test_sizes_at_their_limits_are_fine():
+    def shape(size, features=F4):
+        rois = jax.ShapeDtypeStruct((4, 5), np.float32)
+        return jax.eval_shape(lambda f, r: roi_pool(f, r, size), features, rois).shape
+
+    assert shape((2**24, 1)) == (4, 2**24, 1, 3)
+    assert shape((1, 2**24)) == (4, 1, 2**24, 3)
+    (rows,) = jax.export.symbolic_shape("rows")
+    for map_ in ((rows, 9), (9, rows)):  # checked when the program runs
+        features = jax.ShapeDtypeStruct((2, *map_, 3), np.float32)
+        assert shape((3, 2), features) == (4, 3, 2, 3)

@@ -73,7 +73,7 @@ def test_coordinates_of_every_kind(scale):
     )
     coordinates = np.concatenate(
         [
-            r.uniform(-2000, 2000, 3000),
+            r.uniform(-2000, 2000, 1000),
             r.integers(-300, 300, 300) / 2,
             halves,
             np.nextafter(halves, -np.inf, dtype=np.float32),

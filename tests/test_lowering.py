@@ -183,64 +183,7 @@ def test_ffi_version_is_read():
     assert version >= (0, 3)
 
 
-# --- The handlers check for themselves -------------------------------------
-
-
-def ffi_pool(features, boxes, image, result, layout="NHWC", scale=1.0):
-    return jax.ffi.ffi_call("jax_roipool_roi_pool", result)(
-        features,
-        boxes,
-        image,
-        layout=layout,
-        scale_height=np.float32(scale),
-        scale_width=np.float32(scale),
-    )
-
-
-FEATURES = np.ones((2, 4, 4, 3), np.float32)
-BOXES = np.ones((5, 4), np.float32)
-INDEX = np.zeros(5, np.int32)
-OUT = (5, 2, 2, 3)
-
-LIES = {
-    "rank of features": ((FEATURES[0], BOXES, INDEX, OUT), "at least 4 dimensions"),
-    "boxes of 5": (
-        (FEATURES, np.ones((5, 5), np.float32), INDEX, OUT),
-        "4 numbers each",
-    ),
-    "other count": ((FEATURES, BOXES, INDEX[:4], OUT), "shapes disagree"),
-    "pooled rank": ((FEATURES, BOXES, INDEX, (5, 2, 2)), "shapes disagree"),
-    "pooled channels": (
-        (FEATURES, BOXES, INDEX, (5, 2, 2, 4)),
-        "3 channels, pooled has 4",
-    ),
-}
-
-
-@pytest.mark.parametrize(("args", "words"), LIES.values(), ids=LIES)
-def test_handlers_refuse_wrong_shapes(kernels, args, words):
-    *operands, shape = args
-    with pytest.raises(jax.errors.JaxRuntimeError, match=words):
-        ffi_pool(*operands, jax.ShapeDtypeStruct(shape, np.float32))
-
-
-def test_handlers_refuse_wrong_attributes_and_types(kernels):
-    out = jax.ShapeDtypeStruct(OUT, np.float32)
-    for kwargs, words in (
-        ({"layout": "HWC"}, "layout must be NHWC or NCHW"),
-        ({"scale": 0}, "finite and above 0"),
-        ({"scale": np.nan}, "finite and above 0"),
-    ):
-        with pytest.raises(jax.errors.JaxRuntimeError, match=words):
-            ffi_pool(FEATURES, BOXES, INDEX, out, **kwargs)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="share one of the types"):
-        ffi_pool(
-            FEATURES.astype(np.int32), BOXES, INDEX, jax.ShapeDtypeStruct(OUT, np.int32)
-        )
-    with pytest.raises(jax.errors.JaxRuntimeError, match="share one of the types"):
-        ffi_pool(FEATURES, BOXES, INDEX, jax.ShapeDtypeStruct(OUT, np.float16))
-    with pytest.raises(jax.errors.JaxRuntimeError):
-        ffi_pool(FEATURES, BOXES.astype(np.float16), INDEX, out)
+# --- What no pooling would say -------------------------------------------------
 
 
 def test_an_argmax_that_names_no_cell_is_left_out(lowered_to):

@@ -14,10 +14,14 @@ INSIDE = "JAX_ROIPOOL_TEST_EIGHT_DEVICES"
 
 if INSIDE not in os.environ:
 
-    def test_on_eight_devices():
+    @pytest.mark.parametrize(
+        "when", ["not nightly", pytest.param("nightly", marks=pytest.mark.nightly)]
+    )
+    def test_on_eight_devices(when):
         """This file again, where the CPU counts as eight devices."""
+        options = ["-q", "-p", "no:cacheprovider", "-m", when]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+            [sys.executable, "-m", "pytest", *options, __file__],
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
@@ -27,12 +31,12 @@ if INSIDE not in os.environ:
             },
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout
         passed = re.search(r"(\d+) passed", done.stdout)
         assert passed is not None
-        assert int(passed[1]) > 60
+        assert int(passed[1]) > (20 if when == "nightly" else 60)
 
 else:
     import jax
@@ -41,7 +45,14 @@ else:
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from jax_roipool import lowering, roi_pool, roi_pool_with_argmax, valid_rois
+    from jax_roipool import (
+        lowering,
+        partitioning,
+        primitive,
+        roi_pool,
+        roi_pool_with_argmax,
+        valid_rois,
+    )
     from tests.cases import LAYOUTS, few_values, in_layout, random_rois, rng
 
     FEATURES = few_values(8, 8, 10, 8)
@@ -133,12 +144,10 @@ else:
             jax.device_put(rois, NamedSharding(mesh, rois_spec)),
         )
 
+    @pytest.mark.plain_jax_by_day(mesh=("auto",))
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("form", ["flat", "per image"])
     def test_what_may_stay_does(lowered_to, mesh, form, layout):
-        if lowered_to == lowering.PORTABLE and layout == "NCHW":
-            pytest.skip("plain JAX turns NCHW into NHWC first")
-
         def pool(features, rois):
             return roi_pool_with_argmax(features, rois, 3, layout=layout)
 
@@ -158,11 +167,10 @@ else:
         unsharded = (*jax.jit(pool)(*whole), jax.jit(gradient)(*whole))
         jax.tree.map(np.testing.assert_array_equal, want, unsharded)
 
+    @pytest.mark.plain_jax_by_day(mesh=("explicit",))
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("form", ["flat", "per image"])
     def test_what_must_move_is_right(lowered_to, mesh, form, layout):
-        if lowered_to == lowering.PORTABLE and layout == "NCHW":
-            pytest.skip("plain JAX turns NCHW into NHWC first")
         rois = FLAT if form == "flat" else PER_IMAGE
         valid = np.arange(rois[..., 0].size).reshape(rois.shape[:-1]) % 3 > 0
 
@@ -182,12 +190,11 @@ else:
                 for x, y in zip(got, want, strict=True):
                     np.testing.assert_array_equal(x, y, err_msg=f"{spec} {rois_spec}")
 
+    @pytest.mark.plain_jax_by_day(rois=(10,))
     @pytest.mark.parametrize("rois", [1, 7, 10])
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_rois_that_devices_do_not_divide(lowered_to, rois, dtype):
         """The last devices have rows that nobody has written."""
-        if lowered_to == lowering.PORTABLE and rois != 10:
-            pytest.skip("plain JAX is slow to compile")
         kind = (AxisType.Auto,) * 2
         mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=kind)
         features = jnp.asarray(FEATURES, dtype)
@@ -227,6 +234,7 @@ else:
             got = jax.jit(gradient)(features, rois, cotangent)
         np.testing.assert_array_equal(got[0], np.asarray(exact, got.dtype))
 
+    @pytest.mark.plain_jax_by_day(inner=("images", "rois"), spmd=(False,))
     @pytest.mark.parametrize("spmd", [False, True])
     @pytest.mark.parametrize("inner", ["images", "channels", "rois", "none"])
     def test_vmap(lowered_to, mesh, inner, spmd):
@@ -255,6 +263,7 @@ else:
             got = jax.jit(pool)(*operands), jax.jit(gradient)(*operands)
         jax.tree.map(np.testing.assert_array_equal, got, want)
 
+    @pytest.mark.plain_jax_by_day(forward_mode=(False,))
     @pytest.mark.parametrize("check_vma", [True, False])
     @pytest.mark.parametrize("vary", ["rois", "both"])
     @pytest.mark.parametrize("forward_mode", [True, False])
@@ -413,3 +422,94 @@ else:
         finally:
             jax.config.update("jax_use_shardy_partitioner", True)
         np.testing.assert_array_equal(got, gradient(FEATURES, PER_IMAGE))
+
+    # What the compiler asks on a thread of its own: which shardings the operands and
+    # results must have, for those that it would like.
+    ASKED = {  # group, RoIs, channels -> the same
+        "groups and channels": (("x", None, "y"), ("x", None, "y")),
+        "RoIs give way to channels": ((None, "x", "x"), (None, None, "x")),
+        "RoIs": ((None, "x", None), (None, "x", None)),
+        "groups and RoIs": (("x", "y", None), ("x", "y", None)),
+    }
+
+    @pytest.mark.parametrize("op", ["roi_pool_argmax", "roi_gather", "roi_scatter"])
+    @pytest.mark.parametrize(("asked", "want"), ASKED.values(), ids=ASKED)
+    def test_what_the_compiler_is_told(op, asked, want):
+        """Per-image form, [g, k, ...], NHWC: no axis of the mesh is given twice."""
+        mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+        group, rois, channels = want
+
+        def array(*spec, sizes):
+            return jax.ShapeDtypeStruct(
+                sizes, jnp.float32, sharding=NamedSharding(mesh, P(*spec))
+            )
+
+        maps = (8, 1, 6, 7, 4), (asked[0], None, None, None, asked[2])
+        boxes = (8, 4, 4), (*asked[:2], None)
+        image = (8, 4), asked[:2]
+        once = None if asked[2] in asked[:2] else asked[2]
+        pooled = (8, 4, 2, 2, 4), (*asked[:2], None, None, once)
+        operands, results, params = {
+            "roi_pool_argmax": (
+                (maps, boxes, image),
+                (pooled, pooled),
+                {"output_size": (2, 2), "spatial_scale": (1.0, 1.0)},
+            ),
+            "roi_gather": ((maps, image, pooled), (pooled,), {}),
+            "roi_scatter": (
+                (pooled, image, pooled),
+                (maps,),
+                {"group_ndim": 1, "map_size": (1, 6, 7)},
+            ),
+        }[op]
+        local = lowering.primitives()[op]
+        function = partitioning.partitioned(
+            op, local, tuple(len(s) for s, _ in operands), **params, layout="NHWC"
+        )
+        operands, results = (
+            tuple(array(*spec, sizes=sizes) for sizes, spec in some)
+            for some in (operands, results)
+        )
+        single = len(results) == 1
+        _, run, told_results, told_operands = function.partition(
+            mesh, operands, results[0] if single else results
+        )
+        told = (*told_operands, *((told_results,) if single else told_results))
+        for sharding, x in zip(told, (*operands, *results), strict=True):
+            spec = tuple(sharding.spec)
+            assert len(spec) == x.ndim
+            assert spec[:2] == (group, rois if x.shape[1] == 4 else None)
+            if x.ndim == 5:
+                assert spec[2:] == (None, None, channels)
+        sums = getattr(run, "keywords", {}).get("sums", ())
+        summed = [(each.axis, each.size, each.names) for each in sums]
+        wanted = op == "roi_scatter" and rois
+        assert summed == ([(1, 4, (rois,))] if wanted else [])
+
+    @pytest.mark.parametrize("count", [16, 13])
+    def test_the_sum_over_devices(count):
+        """What every device then runs on its RoIs; the last may have fewer."""
+        mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+        features, rois = FEATURES[:2, :6, :7], random_rois(16, 2, 6, 7)
+        _, argmax = roi_pool_with_argmax(features, rois, 2)
+        image = jnp.asarray(rois[:, 0], jnp.int32)
+        cotangent = few_values(*argmax.shape)
+        params = {"group_ndim": 0, "map_size": (2, 6, 7), "layout": "NHWC"}
+        sums = (partitioning._Sum(0, count, ("d",)),)
+        scatter = lowering.primitives()["roi_scatter"]
+
+        def each(*operands):
+            return partitioning.scatter_and_sum(scatter, *operands, sums=sums, **params)
+
+        run = jax.shard_map(each, mesh=mesh, in_specs=P("d"), out_specs=P())
+        got = jax.jit(run)(cotangent, image, argmax)
+        left = jnp.where(jnp.arange(16) < count, image, -1)
+        want = scatter.bind(jnp.asarray(cotangent), left, argmax, **params)
+        np.testing.assert_array_equal(got, want)
+        assert np.any(want)
+        total = jax.eval_shape(
+            lambda: primitive.roi_scatter_sum_p.bind(
+                jnp.asarray(cotangent), image, argmax, sums=sums, **params
+            )
+        )
+        assert (total.shape, total.dtype) == (features.shape, features.dtype)

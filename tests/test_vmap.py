@@ -54,6 +54,7 @@ def loop(f, *args_and_axes):
 AXES = [(0, 0), (0, None), (None, 0), (2, 1), (-1, 2), (4, None), (None, -1)]
 
 
+@pytest.mark.plain_jax_by_day(axes=AXES[:3])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("axes", AXES, ids=str)
 def test_vmap_is_the_loop(implementation, axes, layout):
@@ -70,6 +71,7 @@ def test_vmap_is_the_loop(implementation, axes, layout):
     np.testing.assert_array_equal(out, jnp.moveaxis(want, 0, -1))
 
 
+@pytest.mark.plain_jax_by_day(forward_mode=(False,))
 @pytest.mark.parametrize("forward_mode", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 1)])

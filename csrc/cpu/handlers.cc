@@ -61,8 +61,10 @@ ffi::Error Guarded(const Body& body) {
   try {
     return body();
   } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      std::string("jax_roipool: ") + error.what());
+    return ffi::Error(
+        ffi::ErrorCode::kResourceExhausted,
+        std::string("jax_roipool: no memory for the call's plan: ") +
+            error.what());
   }
 }
 
