@@ -14,7 +14,7 @@ CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 
 # Files with tests of a minute: first, so that no worker is left alone with one.
-LONG = ("test_sharding.py", "test_processes.py")
+LONG = ("test_sharding.py", "test_processes.py", "test_detector_sharding.py")
 
 
 def pytest_addoption(parser):

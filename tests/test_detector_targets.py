@@ -13,6 +13,9 @@ from examples.faster_rcnn.config import ModelConfig, TrainConfig
 from jax_roipool.data import SamplingConfig, decode
 from tests import data_oracle
 
+# One worker of pytest-xdist: the tests share compiled programs.
+pytestmark = pytest.mark.xdist_group("test_detector_targets.py")
+
 # generate_anchors of py-faster-rcnn, as its source prints them, whose pixels count
 # from 1 there.
 PUBLISHED = [

@@ -37,6 +37,9 @@ from examples.faster_rcnn.problem import Problem  # noqa: E402
 from examples.faster_rcnn.step import Trainer, data_mesh  # noqa: E402
 from examples.faster_rcnn.train import Options, read_log, train  # noqa: E402
 
+# One worker of pytest-xdist: the tests share compiled programs.
+pytestmark = pytest.mark.xdist_group("test_detector_training.py")
+
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 6
 

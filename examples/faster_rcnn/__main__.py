@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", type=pathlib.Path)
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
     add("-o", "--output", type=pathlib.Path, required=True, help="the picture")
-    add("--least-score", type=float, default=0.4)
+    add("--least-score", type=float, default=0.5)
 
     add = _command(commands, propose_command, "propose", "write proposals: .npz")
     add("checkpoint", type=pathlib.Path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from examples.faster_rcnn.detect import Detections
 from jax_roipool.data import iou
 
-LEAST_SCORE = 0.4  # of a detection that is drawn
+LEAST_SCORE = 0.5  # of a detection that is drawn
 SAME_PLACE = 0.5  # from this IoU on, whatever the classes
 
 
@@ -86,7 +86,9 @@ def detections(
     """Images in rows of at most four, with what was found in them."""
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.4 * rows + 0.4), layout="constrained")
+    tall = max(image.shape[0] / image.shape[1] for image in images)
+    size = (3.6 * columns, 3.7 * min(tall, 2) * rows + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(images) :]:
         ax.axis("off")
@@ -127,5 +129,5 @@ def curves(entries: Sequence[dict[str, float]], file: pathlib.Path) -> None:
 def _save(figure: Figure, file: pathlib.Path) -> None:
     """Whole or not at all, as the picture before it may be the last."""
     part = file.with_name(f".{file.name}.part{file.suffix}")
-    figure.savefig(part, dpi=110)
+    figure.savefig(part, dpi=90)
     part.replace(file)
