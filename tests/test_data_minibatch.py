@@ -200,7 +200,7 @@ IMAGE = png(np.zeros((60, 80, 3), np.uint8))
         (
             IMAGE,
             (80, 60),
-            "record '7': the image is 60 x 80 .* its record '7' says 80 x 60; see EXIF",
+            "record '7': the image is 60 x 80 .* its record '7' says 80 x 60; see EXIF orientation in docs/data_images.md",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_no_images():
         ({"has_rpn": 1}, TypeError, "has_rpn must be a bool, got 1"),
         ({"shuffle": "no"}, TypeError, "shuffle must be a bool, got 'no'"),
         ({"max_gt_boxes": 0}, ValueError, "max_gt_boxes must be at least 1, got 0"),
-        ({"max_gt_boxes": 2.5}, TypeError, "max_gt_boxes must be an int or None"),
+        ({"max_gt_boxes": 2.5}, TypeError, "max_gt_boxes must be an int, got 2.5"),
         ({"bad_images": "drop"}, ValueError, 'bad_images must be "error" or "skip"'),
     ],
 )

@@ -164,6 +164,7 @@ def test_self_check_where_it_cannot_be_well(monkeypatch, capsys):
     for problem, words in (("", "plain JAX, forced"), ("gone", "plain JAX: gone")):
         monkeypatch.setattr(lowering, "cpu_problem", lambda p=problem: p)
         monkeypatch.setattr(lowering, "cuda_problem", lambda p=problem: p)
+        monkeypatch.setattr(lowering, "cuda_target", lambda: "cuda")
         monkeypatch.setattr(lowering, "cuda_build", lambda: "kernels, of a test")
         monkeypatch.setattr(lowering, "jaxlib_ffi_version", lambda: None)
         capsys.readouterr()

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from jax_roipool.data.checks import whole
 from jax_roipool.data.images import ImageConfig
 from jax_roipool.data.sampling import SamplingConfig
 
@@ -52,12 +53,8 @@ class LayerConfig:
         for name in ("has_rpn", "aspect_grouping", "shuffle"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {getattr(self, name)!r}")
-        most = self.max_gt_boxes
-        if most is not None:
-            if isinstance(most, bool) or not isinstance(most, int):
-                raise TypeError(f"max_gt_boxes must be an int or None, got {most!r}")
-            if most < 1:
-                raise ValueError(f"max_gt_boxes must be at least 1, got {most}")
+        if self.max_gt_boxes is not None:
+            whole("max_gt_boxes", self.max_gt_boxes, 1)
         if self.bad_images not in ("error", "skip"):
             raise ValueError(
                 f'bad_images must be "error" or "skip", got {self.bad_images!r}'

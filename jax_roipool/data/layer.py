@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
-import numpy as np
 
+from jax_roipool.data.checks import whole
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.minibatch import (
     Minibatch,
@@ -128,15 +128,13 @@ class RoIDataLayer:
         if not isinstance(self.config, LayerConfig):
             raise TypeError(f"config must be a LayerConfig, got {config!r}")
         self.num_classes = num_classes
-        self._seed = _whole("seed", seed, 0)
-        self._workers = _whole("workers", workers, 0)
-        self._prefetch = _whole("prefetch", prefetch, 1)
-        self._epochs = None if epochs is None else _whole("epochs", epochs, 0)
+        self._seed = whole("seed", seed, 0)
+        self._workers = whole("workers", workers, 0)
+        self._prefetch = whole("prefetch", prefetch, 1)
+        self._epochs = None if epochs is None else whole("epochs", epochs, 0)
         self._device = device
-        self._hosts = (
-            jax.process_count() if hosts is None else _whole("hosts", hosts, 1)
-        )
-        self._host = jax.process_index() if host is None else _whole("host", host, 0)
+        self._hosts = jax.process_count() if hosts is None else whole("hosts", hosts, 1)
+        self._host = jax.process_index() if host is None else whole("host", host, 0)
         if self._host >= self._hosts:
             raise ValueError(f"host must be below hosts, {self._hosts}, got {host}")
         self._stream: Stream[_Item] | None = None
@@ -216,7 +214,7 @@ class RoIDataLayer:
         """
         if not isinstance(state, Mapping) or set(state) != set(_STATE):
             raise ValueError(f"state must have the keys {_STATE}, got {state!r}")
-        epoch, batch, seed = (_whole(f"state[{k!r}]", state[k], 0) for k in _STATE[:3])
+        epoch, batch, seed = (whole(f"state[{k!r}]", state[k], 0) for k in _STATE[:3])
         plan = self._plan if seed == self._seed else self._plan_of(self.roidb, seed)
         if state["fingerprint"] != plan.fingerprint:
             raise ValueError(
@@ -291,11 +289,3 @@ def _send(device: Any, item: _Item) -> _Item:
     elif device is not None:
         batch = jax.device_put(batch, device)
     return batch, problems
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)

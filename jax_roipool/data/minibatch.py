@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jax_roipool.data.checks import whole
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import (
     ImageError,
@@ -144,7 +145,7 @@ def _fill(
         raise ImageError(
             f"{name}: the image is {height} x {width} (height x "
             f"width), its record {record.id!r} says {record.height} x {record.width}; "
-            "see EXIF orientation in docs/datamd where they are swapped"
+            "see EXIF orientation in docs/data_images.md where they are swapped"
         )
     if record.flipped:
         image = flip(image)
@@ -193,9 +194,7 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
         )
     if not len(roidb):
         raise ValueError("roidb must not be empty: no images")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer):
-        raise TypeError(f"num_classes must be an int, got {num_classes!r}")
-    if num_classes < roidb.num_classes:
+    if whole("num_classes", num_classes, 1) < roidb.num_classes:
         raise ValueError(
             f"num_classes must be at least that of the roidb, {roidb.num_classes} "
             f"with the background, got {num_classes}"

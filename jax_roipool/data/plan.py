@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_roipool.data.checks import whole
 from jax_roipool.data.images import (
     ImageConfig,
     bucket_for,
@@ -98,18 +99,10 @@ class EpochPlan:
         shuffle: bool = True,
         aspect_grouping: bool = True,
     ) -> None:
-        for name, number, least in (
-            ("batch_size", batch_size, 1),
-            ("hosts", hosts, 1),
-            ("seed", seed, 0),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int | np.integer):
-                raise TypeError(f"{name} must be an int, got {number!r}")
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}, got {number}")
         self._scales = images.scales
-        self._batch_size, self._hosts = int(batch_size), int(hosts)
-        self._seed, self._shuffle = int(seed), shuffle
+        self._batch_size = whole("batch_size", batch_size, 1)
+        self._hosts = whole("hosts", hosts, 1)
+        self._seed, self._shuffle = whole("seed", seed, 0), shuffle
         divide = _grouped if aspect_grouping else _together
         # Per group one bucket for each scale, and the group of every record.
         self._buckets, self._group = divide(roidb, images)
