@@ -14,7 +14,9 @@ cv2 uint8         cv2.imdecode and cv2.resize of uint8 images, whose values are 
                   0.83 of a level off; thrown away
 original          cv2.imdecode, mean subtracted, cv2.resize of float32 images, as
                   py-faster-rcnn does it; thrown away
-ours uint8        `RoIDataLayer`, whole minibatches in this process
+ours end to end   `RoIDataLayer` with `has_rpn`, uint8: whole minibatches in this
+                  process, with ground truth and no RoIs
+ours uint8        with 64 RoIs and targets of each image, from 2000 proposals
 ours float32
 torch uint8       `torch.utils.data.DataLoader` making the same minibatches with the
 torch float32     same functions, where torch is installed
@@ -84,9 +86,9 @@ def roidb_of(count: int, directory: pathlib.Path) -> Roidb:
     return Roidb.from_records(records, names).add_proposals(proposals)
 
 
-def config_of(transport: Any) -> LayerConfig:
+def config_of(transport: Any, has_rpn: bool = False) -> LayerConfig:
     """py-faster-rcnn's numbers."""
-    return LayerConfig(images=ImageConfig(transport=transport))
+    return LayerConfig(images=ImageConfig(transport=transport), has_rpn=has_rpn)
 
 
 # --- Contestants: iterators that yield once per batch --------------------------
@@ -155,10 +157,8 @@ class Alone:
 class Ours:
     """`RoIDataLayer`."""
 
-    def __init__(self, roidb: Roidb, workers: int, transport: str) -> None:
-        self._layer = RoIDataLayer(
-            roidb, CLASSES, config_of(transport), workers=workers
-        )
+    def __init__(self, roidb: Roidb, workers: int, config: LayerConfig) -> None:
+        self._layer = RoIDataLayer(roidb, CLASSES, config, workers=workers)
 
     def batches(self, count: int) -> Iterator[Any]:
         """Something for each of `count` batches, when it is done."""
@@ -223,8 +223,9 @@ def contestants(roidb: Roidb, workers: int) -> dict[str, Callable[[], Any]]:
         "original": lambda: Alone(
             roidb, workers, functools.partial(with_cv2, subtract=True)
         ),
-        "ours uint8": lambda: Ours(roidb, workers, "uint8"),
-        "ours float32": lambda: Ours(roidb, workers, "float32"),
+        "ours end to end": lambda: Ours(roidb, workers, config_of("uint8", True)),
+        "ours uint8": lambda: Ours(roidb, workers, config_of("uint8")),
+        "ours float32": lambda: Ours(roidb, workers, config_of("float32")),
     }
     try:
         import torch  # noqa: F401
