@@ -264,7 +264,8 @@ def rate(start: Callable[[], Any], batches: int) -> tuple[float, float, float]:
         next(stream)
     seconds, used = time.perf_counter() - begin, processor_seconds() - used
     contestant.close()
-    return 2 * batches / seconds, used / (2 * batches) * 1e3, first
+    images = 2 * batches
+    return round(images / seconds, 2), round(used / images * 1e3, 3), round(first, 3)
 
 
 def proportional_memory() -> float:
@@ -286,6 +287,21 @@ def memory(roidb: Roidb, workers: int, epochs: int) -> list[float]:
                 next(layer)
             result.append(round(proportional_memory(), 1))
     return result
+
+
+def as_json(found: dict[str, Any]) -> str:
+    """A line for each contestant."""
+
+    def lines(value: Any, indent: str) -> str:
+        if not isinstance(value, dict):
+            return json.dumps(value)
+        inside = ",\n".join(
+            f"{indent} {json.dumps(name)}: {lines(item, indent + ' ')}"
+            for name, item in value.items()
+        )
+        return f"{{\n{inside}\n{indent}}}"
+
+    return lines(found, "") + "\n"
 
 
 def main() -> None:
@@ -330,7 +346,7 @@ def main() -> None:
         print(f"\nMiB after each epoch, {workers} workers: {used}")
         found["MiB after each epoch"] = used
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(as_json(found))
 
 
 if __name__ == "__main__":
