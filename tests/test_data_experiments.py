@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("cv2")
+pytest.importorskip("yaml")
+
 from jax_roipool.data import (
     ImageConfig,
     LayerConfig,

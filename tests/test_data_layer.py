@@ -15,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytest.importorskip("cv2")
+pytest.importorskip("grain")
+
 from jax_roipool import data, roi_pool
 from jax_roipool.data import (
     ImageConfig,

@@ -3,10 +3,11 @@
 import dataclasses
 import logging
 
-import cv2
 import jax
 import numpy as np
 import pytest
+
+cv2 = pytest.importorskip("cv2")
 
 from jax_roipool import data, roi_pool
 from jax_roipool.data import (

@@ -6,6 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+pytest.importorskip("cv2")
+
 from jax_roipool.data import EpochPlan, ImageConfig, Record, Roidb
 
 SIZES = [(60, 80), (80, 60), (50, 120), (64, 64), (200, 40), (61, 79)]

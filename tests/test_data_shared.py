@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
+pytest.importorskip("cv2")
+
 from jax_roipool.data import shared
 from tests.data_sets import roidb_of
 

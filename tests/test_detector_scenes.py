@@ -2,10 +2,10 @@
 
 import hashlib
 
-import cv2
 import numpy as np
 import pytest
 
+cv2 = pytest.importorskip("cv2")
 pytest.importorskip("sklearn")
 pytest.importorskip("skimage")
 

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data_sets import write_voc
 from tests.process import run_python
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
-MODULES += [".data.boxes", ".data.config", ".data.experiments", ".data.images"]
-MODULES += [".data.layer", ".data.minibatch", ".data.plan", ".data.readers"]
-MODULES += [".data.roidb", ".data.sampling"]
+MODULES += [".data.boxes", ".data.readers", ".data.roidb", ".data.sampling"]
+WITH_IMAGES = [".data.config", ".data.experiments", ".data.images", ".data.layer"]
+WITH_IMAGES += [".data.minibatch", ".data.plan"]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", MODULES + WITH_IMAGES)
 def test_docstrings(name):
     if name in (".linen", ".nnx"):
         pytest.importorskip("flax")
+    if name in WITH_IMAGES:
+        pytest.importorskip("cv2")
+        pytest.importorskip("yaml")
     module = importlib.import_module(f"jax_roipool{name}")
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
@@ -43,6 +45,7 @@ def test_every_public_function_has_an_example():
 def test_every_public_name_of_data_has_an_example():
     from jax_roipool import data
 
+    pytest.importorskip("cv2")
     public = {k: v for k, v in vars(data).items() if not k.startswith("_")}
     public |= {name: getattr(data, name) for name in data._WITH_IMAGES}
     for name, value in public.items():
@@ -81,6 +84,9 @@ def test_readme(tmp_path, monkeypatch):
     exec(first, {**namespace, "jax_roipool": jax_roipool})
     assert namespace["pooled"].shape == (2, 7, 7, 512)
     assert namespace["gradient"].shape == (2, 38, 63, 512)
+
+    pytest.importorskip("cv2")
+    from tests.data_sets import write_voc
 
     image = np.zeros((375, 500, 3), np.uint8)
     images = {"1": (image, "cat", (0, 0, 99, 99))}
@@ -140,6 +146,7 @@ def test_quickstart(tmp_path):
 
 
 def test_minibatch_example(tmp_path):
+    pytest.importorskip("cv2")
     pytest.importorskip("matplotlib")
     skimage = pytest.importorskip("skimage")
     output = tmp_path / "minibatch.png"
