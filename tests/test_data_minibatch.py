@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
+
+import cv2
 
 from jax_roipool import data, roi_pool
 from jax_roipool.data import (
@@ -201,7 +203,8 @@ IMAGE = png(np.zeros((60, 80, 3), np.uint8))
         (
             IMAGE,
             (80, 60),
-            "record '7': the image is 60 x 80 .* its record '7' says 80 x 60; see EXIF orientation in docs/data_images.md",
+            "record '7': the image is 60 x 80 .* its record '7' says 80 x 60; see "
+            "EXIF orientation in docs/data_images.md",
         ),
     ],
 )

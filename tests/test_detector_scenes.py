@@ -5,9 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
 pytest.importorskip("sklearn")
 pytest.importorskip("skimage")
+
+import cv2
 
 from examples.faster_rcnn import scenes
 from jax_roipool.data import read_voc
