@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_roipool.data import boxes as _boxes
+from jax_roipool.data.checks import whole
 from jax_roipool.data.roidb import Array, Record
 
 _FOUR = ("bbox_means", "bbox_stds", "bbox_inside_weights")
@@ -70,11 +71,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_rois", "images_per_batch"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            whole(name, getattr(self, name), 1)
         if self.batch_rois % self.images_per_batch:
             raise ValueError(
                 f"batch_rois, {self.batch_rois}, must be a multiple of "
