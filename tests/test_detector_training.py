@@ -218,13 +218,47 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(unbroken, tmp_path):
         timeout=300,
     )
     assert done.returncode == 1
-    assert re.fullmatch(rf"error: .*{STEPS}: the checkpoint cannot .*\n", done.stderr)
+    assert re.fullmatch(
+        rf"error: .*{STEPS}: the checkpoint is damaged: state/.* has changed\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize("item", ["about", "state"])
+def test_no_damage_to_a_checkpoint_goes_unseen(unbroken, trainer, tmp_path, item):
+    """One bit of each of its files in turn."""
+    run = tmp_path / "run"
+    shutil.copytree(unbroken[0], run)
+    files = [p for p in (run / f"checkpoints/{STEPS}/{item}").rglob("*") if p.is_file()]
+    read = {
+        "about": lambda: checkpoints.describe(run),
+        "state": lambda: checkpoints.restore(run, trainer.shapes),
+    }[item]
+    for file in files:
+        whole = file.read_bytes()
+        broken = bytearray(whole)
+        broken[len(broken) // 2] ^= 1
+        for found in (broken, whole[:-1], None):
+            if found is None:
+                file.unlink()
+            else:
+                file.write_bytes(found)
+            with pytest.raises(Problem, match=rf"checkpoint .*{file.name}"):
+                read()
+        file.write_bytes(whole)
+    assert checkpoints.describe(run).step == STEPS
+    equal(checkpoints.restore(run, trainer.shapes), unbroken[1].state)
 
 
 def test_half_a_checkpoint_is_none(unbroken, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(unbroken[0], run)
     step = run / "checkpoints" / str(STEPS)
+    (step / checkpoints.SUMS).unlink()
+    with pytest.raises(Problem, match="half a checkpoint"):
+        checkpoints.describe(step)
+    with pytest.raises(Problem, match="no whole checkpoint"):
+        checkpoints.describe(run)
     step.rename(step.with_name(f"{STEPS}.orbax-checkpoint-tmp"))
     with pytest.raises(Problem, match="no whole checkpoint"):
         checkpoints.describe(run)
@@ -326,16 +360,13 @@ def test_an_image_that_is_none(capsys, tmp_path, trainer, monkeypatch, unbroken)
     assert not (tmp_path / "p.png").exists()
 
 
-def test_commands_on_checkpoints_that_are_none(capsys, tmp_path, unbroken):
+def test_commands_on_checkpoints_that_are_none(capsys, tmp_path, unbroken, monkeypatch):
     assert "no such checkpoint" in told(capsys, "evaluate", tmp_path / "nowhere")
     assert "no whole checkpoint" in told(capsys, "evaluate", tmp_path)
-    about = unbroken[0] / "checkpoints" / str(STEPS) / "about" / "metadata"
-    text = about.read_text()
-    try:
-        about.write_text(json.dumps({"format": 99}))
-        assert "its format is 99" in told(capsys, "evaluate", unbroken[0])
-    finally:
-        about.write_text(text)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT", 99)
+        words = told(capsys, "evaluate", unbroken[0])
+        assert "its format is 1, here it is 99" in words
     root = make_voc(tmp_path / "voc", ["1"])
     shutil.copy(root / "ImageSets/Main/trainval.txt", root / "ImageSets/Main/test.txt")
     words = told(capsys, "evaluate", unbroken[0], "--voc", root, "--classes", "cat")

@@ -2,11 +2,16 @@
 
 A run is a directory; `checkpoints/<step>` in it holds the parameters, the
 optimizer and the position in the data, written by Orbax: into a directory of
-another name, which gets its own when all is on the disk.
+another name, which gets its own when all is on the disk. Then come the sums of
+its files, `SHA256SUMS`, without which a checkpoint is not whole. They are compared
+before Orbax reads a file: from damage it comes back with many messages of its
+threads, or with other numbers.
 """
 
 import dataclasses
+import hashlib
 import logging
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -19,6 +24,7 @@ from examples.faster_rcnn.step import TrainState
 
 FORMAT = 1
 KEPT = 3
+SUMS = "SHA256SUMS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +75,22 @@ def save(run: pathlib.Path, state: TrainState, about: Description) -> pathlib.Pa
         "layer": about.layer,
         "data": about.data,
     }
+    if _is_whole(place):
+        return place
     try:
+        if place.exists():
+            shutil.rmtree(place)
         with _manager(run, create=True) as manager:
-            if about.step not in manager.all_steps():
-                manager.save(
-                    about.step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(state._asdict()),
-                        about=ocp.args.JsonSave(note),
-                    ),
-                )
+            manager.save(
+                about.step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state._asdict()),
+                    about=ocp.args.JsonSave(note),
+                ),
+            )
+        _write_sums(place)
     except Exception as error:  # Orbax and TensorStore have many
-        for half in place.parent.glob(f"{about.step}.orbax-checkpoint-tmp*"):
+        for half in (place, *place.parent.glob(f"{place.name}.orbax-checkpoint-tmp*")):
             shutil.rmtree(half, ignore_errors=True)
         raise Problem(
             f"{place}: the checkpoint cannot be written, and is not there: "
@@ -94,11 +104,11 @@ def find(path: pathlib.Path) -> tuple[pathlib.Path, int]:
     if not path.exists():
         raise Problem(f"{path}: no such checkpoint")
     if path.name.isdigit() and path.parent.name == "checkpoints":
+        if not _is_whole(path):
+            raise Problem(f"{path}: half a checkpoint: there is no {SUMS} in it")
         return path.parent.parent, int(path.name)
-    steps = []
-    if (path / "checkpoints").is_dir():
-        with _manager(path, create=False) as manager:
-            steps = manager.all_steps()
+    found = (path / "checkpoints").glob("*")
+    steps = [int(p.name) for p in found if p.name.isdigit() and _is_whole(p)]
     if not steps:
         raise Problem(f"{path}: no whole checkpoint in it")
     return path, max(steps)
@@ -108,6 +118,7 @@ def describe(path: pathlib.Path) -> Description:
     """What a checkpoint says of itself; `path` as in `find`."""
     run, step = find(path)
     place = run / "checkpoints" / str(step)
+    _compare_sums(place, "about")
     try:
         with _manager(run, create=False) as manager:
             args = ocp.args.Composite(about=ocp.args.JsonRestore())
@@ -160,6 +171,8 @@ def restore(path: pathlib.Path, like: TrainState) -> TrainState:
       Problem: It cannot be read, or its arrays are not those of `like`.
     """
     run, step = find(path)
+    place = run / "checkpoints" / str(step)
+    _compare_sums(place, "state")
     try:
         with _manager(run, create=False) as manager:
             wanted = ocp.args.StandardRestore(like._asdict())
@@ -167,9 +180,45 @@ def restore(path: pathlib.Path, like: TrainState) -> TrainState:
             return TrainState(**manager.restore(step, args=args).state)
     except Exception as error:
         raise Problem(
-            f"{run / 'checkpoints' / str(step)}: the checkpoint cannot be read: "
-            f"{_reason(error)}"
+            f"{place}: the checkpoint cannot be read: {_reason(error)}"
         ) from error
+
+
+def _is_whole(place: pathlib.Path) -> bool:
+    return (place / SUMS).is_file()
+
+
+def _sum(file: pathlib.Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _write_sums(place: pathlib.Path) -> None:
+    """The sums of a checkpoint's files as `sha256sum --check` reads them."""
+    files = sorted(p for p in place.rglob("*") if p.is_file())
+    half = place.with_name(f"{place.name}.{SUMS}")
+    try:
+        with half.open("w") as opened:
+            for file in files:
+                print(
+                    f"{_sum(file)}  {file.relative_to(place).as_posix()}", file=opened
+                )
+            opened.flush()
+            os.fsync(opened.fileno())
+        half.replace(place / SUMS)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _compare_sums(place: pathlib.Path, item: str) -> None:
+    """That the files of one item of a checkpoint are as they were written."""
+    try:
+        for line in (place / SUMS).read_text().splitlines():
+            was, _, name = line.partition("  ")
+            if name.startswith(f"{item}/") and _sum(place / name) != was:
+                raise Problem(f"{place}: the checkpoint is damaged: {name} has changed")
+    except (OSError, UnicodeError) as error:
+        raise Problem(f"{place}: the checkpoint cannot be read: {error}") from error
 
 
 def _reason(error: BaseException) -> str:
