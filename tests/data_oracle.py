@@ -165,7 +165,8 @@ def sample(
     """The RoIs of one image and their blobs, one after another."""
     truth = [b for b, ok in zip(record.boxes, record.trainable, strict=True) if ok]
     proposals = [] if record.proposals is None else list(record.proposals)
-    matched = match(record, truth + proposals)
+    own = [i for i, ok in enumerate(record.trainable) if ok]
+    matched = [(F(1), i) for i in own] + match(record, proposals)
     foreground, background = [], []
     for i, (box, (overlap, _)) in enumerate(
         zip(truth + proposals, matched, strict=True)

@@ -104,6 +104,8 @@ def test_match_and_overlaps_are_the_oracles():
         want = data_oracle.match(r, r.proposals)
         np.testing.assert_array_equal(overlap, [w[0] for w in want])
         np.testing.assert_array_equal(index, [w[1] for w in want])
+        np.testing.assert_array_equal(r.proposal_overlaps, overlap)
+        np.testing.assert_array_equal(r.proposal_matches, index)
         table = r.overlaps(5)
         assert table.shape == (30, 5)
         for k in range(5):
@@ -214,7 +216,14 @@ def test_add_proposals():
         assert_same_record(dataclasses.replace(a, proposals=None), b)
     assert not part.has_proposals
     assert more.columns["height"].shape == (3,)  # only what is wanted
+    for r in more:
+        overlap, match = r.match(r.proposals)
+        np.testing.assert_array_equal(r.proposal_overlaps, overlap)
+        np.testing.assert_array_equal(r.proposal_matches, match)
     flips = more.with_flips()
+    assert flips[3].proposal_overlaps is not None
+    np.testing.assert_array_equal(flips[3].proposal_overlaps, more[0].proposal_overlaps)
+    np.testing.assert_array_equal(flips[3].proposal_matches, more[0].proposal_matches)
     width = fields[5]["width"]
     np.testing.assert_array_equal(flips[3].proposals, [[width - 6, 0, width - 1, 5]])
     for call, message in [
@@ -230,6 +239,21 @@ def test_add_proposals():
             call()
     again = more.add_proposals([[], [], []])
     assert [len(r.proposals) for r in again] == [0, 0, 0]
+
+
+def test_matches_among_more_boxes_than_two_bytes_count():
+    many = [[0, 0, 1, 1]] * 2**15 + [[5, 5, 9, 9]]
+    crowded = record(boxes=many, classes=[1] * len(many), proposals=[[5, 5, 9, 8]])
+    others = [record(id=i, proposals=[[0, 3, 4, 8], [50, 50, 59, 59]]) for i in "89"]
+    few, much = (Roidb.from_records(r, CLASSES) for r in (others, [crowded]))
+    for roidb in (
+        few + much,
+        much + few,
+        Roidb.from_records([crowded, *others], CLASSES),
+    ):
+        found = {r.id: r.proposal_matches.tolist() for r in roidb}
+        assert found == {"7": [2**15], "8": [0, -1], "9": [0, -1]}
+    assert few.columns["proposal_matches"].dtype == np.int16
 
 
 def test_joined():

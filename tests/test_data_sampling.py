@@ -102,6 +102,17 @@ def test_sample_with_other_numbers():
         assert_same(sample(r, rng(i), config, K), want)
 
 
+def test_ground_truth_is_matched_with_itself():
+    """Also where another class has the same box, as with two labels of one object."""
+    box = [0, 0, 9, 9]
+    r = Record("7", "7.jpg", 60, 100, [box, box], [1, 2], proposals=[box])
+    found = data.candidates(r, SamplingConfig())
+    assert found.matches.tolist() == [0, 1, 0]
+    assert sorted(sample(r, rng(), SamplingConfig(), K).labels[:3]) == [1, 1, 2]
+    r = Record("7", "7.jpg", 60, 100, [box, box], [1, 2], [True, False])
+    assert data.candidates(r, SamplingConfig()).matches.tolist() == [1]
+
+
 def test_properties_of_samples():
     config = SamplingConfig()
     for i, r in enumerate(records(seed=2)):
@@ -281,3 +292,6 @@ def test_bad_calls():
         sample(r, rng(), SamplingConfig(bbox_stds=np.ones((3, 4))), K)
     with pytest.raises(ValueError, match="labels must be from 0 to num_classes"):
         data.bbox_targets([[0, 0, 9, 9]], [[0, 0, 9, 9]], [5], K, config)
+    for rois, targets in ((2, 1), (1, 2)):
+        with pytest.raises(ValueError, match=r"must have shape \(1, 4\), one row per"):
+            data.bbox_targets(np.ones((rois, 4)), np.ones((targets, 4)), [1], K, config)

@@ -38,10 +38,10 @@ class _Steps:
         host: int,
         num_classes: int,
         config: LayerConfig,
-        gt_boxes: int,
+        specs: Mapping[tuple[int, int], Minibatch],
     ) -> None:
         self._roidb, self._plan, self._host = roidb, plan, host
-        self._rest = (num_classes, config, gt_boxes)
+        self._num_classes, self._config, self._specs = num_classes, config, specs
         self._latest: tuple[int, Epoch] | None = None
 
     def __getitem__(self, i: int) -> _Item:
@@ -50,7 +50,10 @@ class _Steps:
             self._latest = number, self._plan.epoch(number, self._host)
         step = self._latest[1][place]
         rngs = [self._plan.image_rng(number, k) for k in step.image_index.tolist()]
-        return make_minibatch(self._roidb, step, rngs, *self._rest)
+        spec = self._specs[step.bucket]
+        return make_minibatch(
+            self._roidb, step, rngs, self._num_classes, self._config, spec
+        )
 
 
 class RoIDataLayer:
@@ -157,7 +160,7 @@ class RoIDataLayer:
             self._host,
             self.num_classes,
             self.config,
-            self._gt_boxes,
+            self._specs_of(self.config.batch_size),
         )
 
     def _plan_of(self, roidb: Roidb, seed: int) -> EpochPlan:
@@ -187,9 +190,12 @@ class RoIDataLayer:
         n = self.config.batch_size
         if isinstance(self._device, jax.sharding.Sharding):
             n *= self._hosts
+        return self._specs_of(n)
+
+    def _specs_of(self, images: int) -> dict[tuple[int, int], Minibatch]:
         return {
             bucket: minibatch_spec(
-                self.config, self.num_classes, bucket, self._gt_boxes, n
+                self.config, self.num_classes, bucket, self._gt_boxes, images
             )
             for bucket in self._plan.buckets
         }

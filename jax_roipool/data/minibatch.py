@@ -113,9 +113,10 @@ def _empty(spec: Minibatch) -> Minibatch:
     """A batch of nothing but padding; its images are to be written."""
     # Zeroing megabytes of pixels only to write them again takes time.
     data = np.empty(spec.data.shape, spec.data.dtype)
-    batch = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec._replace(data=None)
-    )._replace(data=data)
+    rest = (
+        None if leaf is None else np.zeros(leaf.shape, leaf.dtype) for leaf in spec[1:]
+    )
+    batch = Minibatch(data, *rest)
     height, width = batch.data.shape[1:3]
     batch.im_info[:] = height, width, 1
     batch.image_index[:] = -1
@@ -223,17 +224,14 @@ def make_minibatch(
     rngs: Sequence[np.random.Generator],
     num_classes: int,
     config: LayerConfig,
-    gt_boxes: int,
+    spec: Minibatch,
 ) -> tuple[Minibatch, list[str]]:
-    """The minibatch of a step; one generator per image.
+    """The minibatch of a step, as its `spec` says; one generator per image.
 
     Returns:
       The minibatch, and what is wrong with the images that could not be read:
       with `bad_images="skip"` they are images of weight zero.
     """
-    spec = minibatch_spec(
-        config, num_classes, step.bucket, gt_boxes, len(step.image_index)
-    )
     batch = _empty(spec)
     problems = []
     for i, index in enumerate(step.image_index.tolist()):
@@ -312,8 +310,9 @@ def get_minibatch(
     height, width = (max(side) for side in zip(*sizes, strict=True))
     bucket = bucket_for(height, width, config.images.bucket_sizes)
     step = Step(index, target, bucket)
+    spec = minibatch_spec(config, num_classes, bucket, gt_boxes, count)
     batch, problems = make_minibatch(
-        roidb, step, [rng] * count, num_classes, config, gt_boxes
+        roidb, step, [rng] * count, num_classes, config, spec
     )
     for problem in problems:
         logger.warning("image left out: %s", problem)

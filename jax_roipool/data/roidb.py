@@ -143,6 +143,10 @@ class Record:
       flipped: Whether the image is to be mirrored left to right; the boxes and
         proposals are already.
       proposals: float32 [m, 4] or `None`.
+      proposal_overlaps: float32 [m], and ...
+      proposal_matches: ... int32 [m]: what `match` says of the proposals, computed
+        when the record is made and kept when it is mirrored. `None` without
+        proposals.
 
     Raises:
       TypeError, ValueError: A field is not as described; named by id and field.
@@ -164,6 +168,9 @@ class Record:
     crowd: Array = None  # type: ignore[assignment]
     flipped: bool = False
     proposals: Array | None = None
+    # Arrays where there are proposals, which is asked first.
+    proposal_overlaps: Any = dataclasses.field(init=False, default=None)
+    proposal_matches: Any = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
@@ -211,6 +218,10 @@ class Record:
         for name, value in fields.items():
             frozen = _frozen(value) if isinstance(value, np.ndarray) else value
             object.__setattr__(self, name, frozen)
+        if self.proposals is not None:
+            overlaps, matches = map(_frozen, self.match(self.proposals))
+            object.__setattr__(self, "proposal_overlaps", overlaps)
+            object.__setattr__(self, "proposal_matches", matches)
 
     @classmethod
     def _unchecked(cls, **fields: Any) -> "Record":
@@ -278,12 +289,16 @@ class Record:
 # --- The roidb ---------------------------------------------------------------
 
 # Flat columns: which arrays are cut by which offsets.
+_BOXES = ("boxes", "classes", "difficult", "crowd")
+_PROPOSALS = ("proposals", "proposal_overlaps", "proposal_matches")
 _RAGGED = {
     "id_offsets": ("id_bytes",),
     "image_offsets": ("image_bytes",),
-    "box_offsets": ("boxes", "classes", "difficult", "crowd"),
-    "proposal_offsets": ("proposals",),
+    "box_offsets": _BOXES,
+    "proposal_offsets": _PROPOSALS,
 }
+# What follows from the other columns.
+_DERIVED = _PROPOSALS[1:]
 _PLAIN = ("height", "width", "in_memory")
 _VIEW = ("index", "flipped")
 
@@ -462,21 +477,24 @@ class Roidb(Sequence[Record]):
             return self._with(index=columns["index"][i], flipped=columns["flipped"][i])
         image = int(columns["index"][i])
 
-        def cut(offsets: str, name: str) -> Array:
-            begin, end = columns[offsets][image : image + 2].tolist()
-            return columns[name][begin:end]
+        def cut(offsets: str) -> slice:
+            return slice(*columns[offsets][image : image + 2].tolist())
 
-        data = cut("image_offsets", "image_bytes").tobytes()
-        fields = {c: cut("box_offsets", c) for c in _RAGGED["box_offsets"]}
+        boxes = cut("box_offsets")
+        fields: dict[str, Any] = {c: columns[c][boxes] for c in _BOXES}
+        fields |= dict.fromkeys(_PROPOSALS)
+        if self.has_proposals:
+            proposals = cut("proposal_offsets")
+            fields |= {c: columns[c][proposals] for c in _PROPOSALS}
+            matches = fields["proposal_matches"].astype(np.int32)
+            fields["proposal_matches"] = _frozen(matches)
+        data = columns["image_bytes"][cut("image_offsets")].tobytes()
         record = Record._unchecked(
-            id=cut("id_offsets", "id_bytes").tobytes().decode(),
+            id=columns["id_bytes"][cut("id_offsets")].tobytes().decode(),
             image=data if columns["in_memory"][image] else os.fsdecode(data),
             height=int(columns["height"][image]),
             width=int(columns["width"][image]),
             flipped=False,
-            proposals=cut("proposal_offsets", "proposals")
-            if self.has_proposals
-            else None,
             **fields,
         )
         return record.flip() if columns["flipped"][i] else record
@@ -526,6 +544,7 @@ class Roidb(Sequence[Record]):
         )
         names = [*_PLAIN[:2], *_RAGGED, *(c for cut in _RAGGED.values() for c in cut)]
         names = [n for n in names if n in self.columns and "image" not in n]
+        names = [n for n in names if n not in _DERIVED]
         index = self.columns["index"]
         for name in names:
             digest.update(name.encode())
@@ -615,10 +634,17 @@ class Roidb(Sequence[Record]):
                 f"{len(proposals)}"
             )
         heights, widths = self.heights.tolist(), self.widths.tolist()
-        arrays = []
-        for i, value in enumerate(proposals):
-            where = f"record {self[i].id!r}: proposals"
+        arrays, overlaps, matches = [], [], []
+        # Two bytes count the boxes of any image but the strangest.
+        most = np.diff(self.columns["box_offsets"]).max(initial=0)
+        kind = np.int16 if most < 2**15 else np.int32
+        for i, value in enumerate(progress(proposals, "overlaps", "images")):
+            record = self[i]
+            where = f"record {record.id!r}: proposals"
             arrays.append(_box_array(value, heights[i], widths[i], where))
+            overlap, match = record.match(arrays[-1])
+            overlaps.append(overlap)
+            matches.append(match.astype(kind))
         index = self.columns["index"]
         columns = {n: a for n, a in self.columns.items() if "proposal" not in n}
         if not np.array_equal(index, np.arange(len(columns["height"]))):
@@ -630,6 +656,10 @@ class Roidb(Sequence[Record]):
                 "flipped": self.columns["flipped"],
                 "proposal_offsets": _offsets([len(a) for a in arrays]),
                 "proposals": np.concatenate([np.zeros((0, 4), np.float32), *arrays]),
+                "proposal_overlaps": np.concatenate(
+                    [np.zeros(0, np.float32), *overlaps]
+                ),
+                "proposal_matches": np.concatenate([np.zeros(0, kind), *matches]),
             },
             self.classes,
             self.category_ids,
@@ -692,7 +722,7 @@ class Roidb(Sequence[Record]):
         means, squares = np.zeros((rows, 4)), np.zeros((rows, 4))
         for record in progress(self, "statistics of targets", "images"):
             assert record.proposals is not None
-            found, index = record.match(record.proposals)
+            found, index = record.proposal_overlaps, record.proposal_matches
             some = (index >= 0) & (found >= np.float32(overlap))
             truth = np.flatnonzero(record.trainable)
             index = np.concatenate([index[some], truth])

@@ -142,8 +142,10 @@ class Candidates(NamedTuple):
 
     Attributes:
       rois: float32 [m, 4]: ground truth that may be a sample, then proposals.
-      overlaps: float32 [m]: greatest overlap with such ground truth.
-      matches: int32 [m]: which of the record's boxes that is, -1 for none.
+      overlaps: float32 [m]: greatest overlap with such ground truth; 1 for ground
+        truth itself.
+      matches: int32 [m]: which of the record's boxes that is, itself for ground
+        truth, the first among equals for a proposal, -1 for none.
       allowed: bool [m]: false for proposals in a crowd.
 
     Example:
@@ -219,16 +221,18 @@ def candidates(record: Record, config: SamplingConfig) -> Candidates:
       >>> candidates(record, SamplingConfig()).rois.shape
       (0, 4)
     """
-    truth = record.boxes[record.trainable if config.use_ground_truth else slice(0)]
-    proposals = record.proposals
-    if proposals is None:
-        proposals = np.zeros((0, 4), np.float32)
-    rois = np.concatenate([truth, proposals])
-    overlaps, matches = record.match(rois)
+    own = record.trainable if config.use_ground_truth else np.zeros(0, bool)
+    matches = np.flatnonzero(own).astype(np.int32)
+    rois = truth = record.boxes[matches]
+    overlaps = np.ones(len(truth), np.float32)
+    if record.proposals is not None:
+        rois = np.concatenate([truth, record.proposals])
+        overlaps = np.concatenate([overlaps, record.proposal_overlaps])
+        matches = np.concatenate([matches, record.proposal_matches])
     allowed = np.ones(len(rois), bool)
     if record.crowd.any():
-        crowd = record.boxes[record.crowd]
-        allowed[len(truth) :] = ~_in_crowd(proposals, crowd, config.crowd_threshold)
+        crowd, rest = record.boxes[record.crowd], rois[len(truth) :]
+        allowed[len(truth) :] = ~_in_crowd(rest, crowd, config.crowd_threshold)
     return Candidates(rois, overlaps, matches, allowed)
 
 
@@ -324,8 +328,8 @@ def bbox_targets(
       but in the places `4 * label` to `4 * label + 3` of RoIs with a target.
 
     Raises:
-      ValueError: A label is no class, or means or stds are of another number of
-        classes.
+      ValueError: A label is no class, there is not one RoI and target for each, or
+        means or stds are of another number of classes.
 
     Example:
       >>> from jax_roipool.data import SamplingConfig, bbox_targets
@@ -336,12 +340,34 @@ def bbox_targets(
       >>> inside
       array([[0., 0., 0., 0., 1., 1., 1., 1.]], dtype=float32)
     """
-    labels = np.asarray(labels)
+    rois, targets, labels = map(np.asarray, (rois, targets, labels))
+    for name, array in (("rois", rois), ("targets", targets)):
+        if array.shape != (len(labels), 4):
+            raise ValueError(
+                f"{name} must have shape ({len(labels)}, 4), one row per label, got "
+                f"{array.shape}"
+            )
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"labels must be from 0 to num_classes - 1 = {num_classes - 1}, got "
             f"{labels.min()} to {labels.max()}"
         )
+    some = np.flatnonzero(labels)
+    return _spread(
+        some, rois[some], targets[some], labels[some], len(labels), num_classes, config
+    )
+
+
+def _spread(
+    rows: Array,
+    rois: Array,
+    targets: Array,
+    labels: Array,
+    count: int,
+    num_classes: int,
+    config: SamplingConfig,
+) -> tuple[Array, Array, Array]:
+    """What `bbox_targets` returns, of those `rows` of `count` that have a target."""
     normalise = []
     for name in ("bbox_means", "bbox_stds"):
         array = np.asarray(getattr(config, name), np.float32)
@@ -354,15 +380,13 @@ def bbox_targets(
             array = array[labels]
         normalise.append(array)
     means, stds = normalise
-    deltas = _boxes.encode(rois, targets, means=means, stds=stds)
-    shape = (len(labels), num_classes, 4)
-    result, inside = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    some = np.flatnonzero(labels)
-    result[some, labels[some]] = deltas[some]
-    inside[some, labels[some]] = config.bbox_inside_weights
-    flat = (len(labels), 4 * num_classes)
-    inside = inside.reshape(flat)
-    return result.reshape(flat), inside, (inside > 0).astype(np.float32)
+    weights = np.asarray(config.bbox_inside_weights, np.float32)
+    result = np.zeros((3, count, num_classes, 4), np.float32)
+    result[0, rows, labels] = _boxes.encode(rois, targets, means=means, stds=stds)
+    result[1, rows, labels] = weights
+    result[2, rows, labels] = weights > 0
+    blobs = result.reshape(3, count, 4 * num_classes)
+    return blobs[0], blobs[1], blobs[2]
 
 
 def sample(
@@ -376,7 +400,7 @@ def sample(
     Fast R-CNN (Girshick 2015, section 2.3): a quarter foreground, of overlap 0.5
     and above, the rest background, of overlap from 0.1 to below 0.5. The label of a
     foreground RoI is the class of the ground truth it overlaps most, the first
-    among equals. Thresholds compare in float32.
+    among equals; of ground truth it is its own. Thresholds compare in float32.
 
     Args:
       record: The image. Difficult and crowd boxes are never samples.
@@ -422,10 +446,7 @@ def sample(
     valid = np.arange(count) < len(chosen)
     if not config.bbox_reg:
         return Sample(rois, labels, None, None, None, valid)
-    targets = np.zeros((count, 4), np.float32)
-    targets[: len(fg)] = record.boxes[matches]
-    with_target = labels.copy()
-    near = found.overlaps[fg] >= np.float32(config.bbox_threshold)
-    with_target[: len(fg)][~near] = 0
-    blobs = bbox_targets(rois, targets, with_target, num_classes, config)
+    near = np.flatnonzero(found.overlaps[fg] >= np.float32(config.bbox_threshold))
+    targets = record.boxes[matches[near]]
+    blobs = _spread(near, rois[near], targets, labels[near], count, num_classes, config)
     return Sample(rois, labels, *blobs, valid)
