@@ -64,7 +64,7 @@ def test_record_copies_what_it_is_given():
     [
         ({"id": 7}, "id must be a str, got 7"),
         ({"image": 3}, "'7': image must be a path or bytes, got int"),
-        ({"height": 0}, r"'7': height must be from 1 to 2\*\*24, got 0"),
+        ({"height": 0}, r"'7': height must be from 1 to 16777216, got 0"),
         ({"width": 10.0}, "'7': width must be an int, got 10.0"),
         ({"flipped": 2}, "'7': flipped must be a bool, got 2"),
         ({"boxes": [[1, 2, 3]]}, r"'7': boxes must have shape \[n, 4\].*\(1, 3\)"),

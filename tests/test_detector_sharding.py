@@ -8,15 +8,7 @@ import sys
 
 import pytest
 
-for package in (
-    "flax",
-    "optax",
-    "orbax.checkpoint",
-    "pycocotools",
-    "sklearn",
-    "skimage",
-):
-    pytest.importorskip(package)
+pytest.importorskip("tests.detector_packages")
 
 DEVICES = 8
 

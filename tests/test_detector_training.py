@@ -17,25 +17,17 @@ import jax
 import numpy as np
 import pytest
 
-for package in (
-    "flax",
-    "optax",
-    "orbax.checkpoint",
-    "pycocotools",
-    "sklearn",
-    "skimage",
-):
-    pytest.importorskip(package)
+pytest.importorskip("tests.detector_packages")
 
-from examples.faster_rcnn import __main__ as cli  # noqa: E402
-from examples.faster_rcnn import checkpoints, config, scenes, sources  # noqa: E402
-from examples.faster_rcnn import train as training_module  # noqa: E402
-from examples.faster_rcnn.demo import demo  # noqa: E402
-from examples.faster_rcnn.detect import given_proposals  # noqa: E402
-from examples.faster_rcnn.evaluate import Evaluator, report  # noqa: E402
-from examples.faster_rcnn.problem import Problem  # noqa: E402
-from examples.faster_rcnn.step import Trainer, data_mesh  # noqa: E402
-from examples.faster_rcnn.train import Options, read_log, train  # noqa: E402
+from examples.faster_rcnn import __main__ as cli
+from examples.faster_rcnn import checkpoints, config, scenes, sources
+from examples.faster_rcnn import train as training_module
+from examples.faster_rcnn.demo import demo
+from examples.faster_rcnn.detect import given_proposals
+from examples.faster_rcnn.evaluate import Evaluator, report
+from examples.faster_rcnn.problem import Problem
+from examples.faster_rcnn.step import Trainer, data_mesh
+from examples.faster_rcnn.train import Options, read_log, train
 
 # One worker of pytest-xdist: the tests share compiled programs.
 pytestmark = pytest.mark.xdist_group("test_detector_training.py")

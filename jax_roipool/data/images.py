@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 import numbers
-import operator
 import os
 import re
 import stat
@@ -25,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+
+from jax_roipool.data.checks import whole
 
 try:
     import cv2
@@ -101,7 +102,7 @@ class ImageConfig:
     def __post_init__(self) -> None:
         fix = functools.partial(object.__setattr__, self)
         fix("scales", _check_sizes("scales", self.scales))
-        fix("max_size", _check_size("max_size", self.max_size))
+        fix("max_size", whole("max_size", self.max_size, 1))
         if self.means is not None:
             fix("means", _check_means(self.means))
         if self.channels not in ("RGB", "BGR"):
@@ -129,24 +130,12 @@ class ImageConfig:
         return default_buckets(self.scales, self.max_size)
 
 
-def _check_size(name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, got {size}")
-    return size
-
-
 def _check_sizes(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple | list):
         raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
     if not value:
         raise ValueError(f"{name} must not be empty")
-    return tuple(_check_size(name, size) for size in value)
+    return tuple(whole(name, size, 1) for size in value)
 
 
 def _check_means(value: Any) -> tuple[float, ...]:
@@ -203,9 +192,9 @@ def scale_for(height: int, width: int, target: int, max_size: int) -> float:
       >>> scale_for(200, 500, 600, 1000)      # 3 would make 1500 of 500
       2.0
     """
-    sides = _check_size("height", height), _check_size("width", width)
-    target = _check_size("target", target)
-    max_size = _check_size("max_size", max_size)
+    sides = whole("height", height, 1), whole("width", width, 1)
+    target = whole("target", target, 1)
+    max_size = whole("max_size", max_size, 1)
     scale = target / min(sides)
     if round(scale * max(sides)) > max_size:
         scale = max_size / max(sides)
@@ -234,7 +223,7 @@ def resized_size(height: int, width: int, scale: float) -> tuple[int, int]:
       (600, 901)
     """
     scale = _check_scale(scale)
-    height, width = _check_size("height", height), _check_size("width", width)
+    height, width = whole("height", height, 1), whole("width", width, 1)
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
@@ -274,7 +263,7 @@ def default_buckets(
       >>> default_buckets((600,), 1000)
       ((608, 800), (800, 608), (608, 1024), (1024, 608))
     """
-    max_size = _check_size("max_size", max_size)
+    max_size = whole("max_size", max_size, 1)
     greatest = max(_check_sizes("scales", tuple(scales)))
 
     def up(size: int) -> int:
@@ -312,7 +301,7 @@ def bucket_for(
       >>> bucket_for(600, 901, [(608, 800), (608, 1024), (1024, 608)])
       (608, 1024)
     """
-    height, width = _check_size("height", height), _check_size("width", width)
+    height, width = whole("height", height, 1), whole("width", width, 1)
     fitting = [
         bucket
         for bucket in _check_buckets(tuple(buckets))
@@ -653,7 +642,7 @@ def decode(
       jax_roipool.data.images.ImageError: cut.png: truncated: PNG without its last
       chunk
     """
-    max_pixels = _check_size("max_pixels", max_pixels)
+    max_pixels = whole("max_pixels", max_pixels, 1)
     with _named(source, name):
         data = _read(source, None, max_pixels)
         kind = _format(data)

@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from jax_roipool.data import boxes as _boxes
+from jax_roipool.data.checks import whole
 from jax_roipool.data.progress import progress
 
 Array = np.ndarray[Any, Any]
@@ -87,14 +88,6 @@ def _frozen(array: Array) -> Array:
     array = array.view()
     array.flags.writeable = False
     return array
-
-
-def _side(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{where} must be an int, got {value!r}")
-    if not 1 <= value <= MAX_SIDE:
-        raise ValueError(f"{where} must be from 1 to 2**24, got {value}")
-    return int(value)
 
 
 def _box_array(value: Any, height: int, width: int, where: str) -> Array:
@@ -186,8 +179,8 @@ class Record:
                 ) from None
         if not isinstance(self.flipped, bool | np.bool_):
             raise TypeError(f"{where}flipped must be a bool, got {self.flipped!r}")
-        height = _side(self.height, where + "height")
-        width = _side(self.width, where + "width")
+        height = whole(where + "height", self.height, 1, MAX_SIDE)
+        width = whole(where + "width", self.width, 1, MAX_SIDE)
         fields: dict[str, Any] = {"image": image, "height": height, "width": width}
         fields["boxes"] = _box_array(self.boxes, height, width, where + "boxes")
         count = len(fields["boxes"])
