@@ -1,4 +1,4 @@
-// All kernels of csrc/cuda without JAX, against plain loops.
+// All kernels of csrc/cuda without JAX, against tests/native/definition.h.
 //
 // For every shape, layout and element type: pooling with argmax and without,
 // gather and scatter, cut for the present device and for small ones. Built and
@@ -23,9 +23,8 @@
 
 #include "cuda/device.h"
 #include "cuda/kernels.h"
+#include "definition.h"
 #include "device_memory.h"
-#include "geometry.h"
-#include "half.h"
 #include "problem.h"
 
 namespace jax_roipool::driver {
@@ -34,6 +33,8 @@ namespace {
 using cuda::Device;
 using cuda::Status;
 using cuda::Stream;
+using definition::Load;
+using definition::Store;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -47,37 +48,6 @@ void Demand(Status status, const char* what) {
 
 // --- Arrays
 // -------------------------------------------------------------------
-
-double Load(Element element, const void* array, int64_t index) {
-  switch (element) {
-    case Element::kFloat16:
-      return Float16::Widen(static_cast<const uint16_t*>(array)[index]);
-    case Element::kBFloat16:
-      return BFloat16::Widen(static_cast<const uint16_t*>(array)[index]);
-    case Element::kFloat32:
-      return static_cast<const float*>(array)[index];
-    default:
-      return static_cast<const double*>(array)[index];
-  }
-}
-
-void Store(Element element, double value, void* array, int64_t index) {
-  switch (element) {
-    case Element::kFloat16:
-      static_cast<uint16_t*>(array)[index] =
-          Float16::Round(static_cast<float>(value));
-      break;
-    case Element::kBFloat16:
-      static_cast<uint16_t*>(array)[index] =
-          BFloat16::Round(static_cast<float>(value));
-      break;
-    case Element::kFloat32:
-      static_cast<float*>(array)[index] = static_cast<float>(value);
-      break;
-    default:
-      static_cast<double*>(array)[index] = value;
-  }
-}
 
 using Bytes = std::vector<unsigned char>;
 
@@ -252,92 +222,6 @@ Rois MakeRois(const Size& size, Random* random) {
   return rois;
 }
 
-// --- What is right
-// --------------------------------------------------------------
-
-struct Place {
-  int64_t height, width, channels;
-  bool last;  // channels
-
-  int64_t operator()(int64_t map, int64_t row, int64_t column,
-                     int64_t channel) const {
-    return last ? ((map * height + row) * width + column) * channels + channel
-                : ((map * channels + channel) * height + row) * width + column;
-  }
-};
-
-Place MapPlace(const Problem& p) {
-  return {p.height, p.width, p.channels, p.layout == Layout::kNHWC};
-}
-Place PooledPlace(const Problem& p) {
-  return {p.pooled_height, p.pooled_width, p.channels,
-          p.layout == Layout::kNHWC};
-}
-
-// run(RoI, its map or -1, row of bins, column of bins, channel)
-template <typename Run>
-void ForEachResult(const Problem& p, const Rois& rois, const Run& run) {
-  for (int64_t k = 0; k < p.groups * p.rois; ++k) {
-    const int64_t image = rois.image[k];
-    const int64_t map =
-        image < 0 || image >= p.images ? -1 : k / p.rois * p.images + image;
-    for (int64_t i = 0; i < p.pooled_height; ++i) {
-      for (int64_t j = 0; j < p.pooled_width; ++j) {
-        for (int64_t c = 0; c < p.channels; ++c) run(k, map, i, j, c);
-      }
-    }
-  }
-}
-
-void PoolPlainly(const Problem& p, Scale scale, const Bytes& features,
-                 const Rois& rois, Bytes* pooled,
-                 std::vector<int32_t>* argmax) {
-  const Place from = MapPlace(p), to = PooledPlace(p);
-  ForEachResult(
-      p, rois, [&](int64_t k, int64_t map, int64_t i, int64_t j, int64_t c) {
-        const float* box = &rois.boxes[4 * k];
-        for (int side = 0; side < 4; ++side) {
-          if (!std::isfinite(box[side])) map = -1;
-        }
-        double best = 0;
-        int32_t cell = -1;
-        if (map >= 0) {
-          const Range rows = BinRange(
-              MakeBinAxis(box[1], box[3], scale.height, p.pooled_height), i,
-              p.height);
-          const Range columns =
-              BinRange(MakeBinAxis(box[0], box[2], scale.width, p.pooled_width),
-                       j, p.width);
-          for (int64_t y = rows.begin; y < rows.end; ++y) {
-            for (int64_t x = columns.begin; x < columns.end; ++x) {
-              const double value =
-                  Load(p.element, features.data(), from(map, y, x, c));
-              if (cell < 0 || value > best ||
-                  (std::isnan(value) && !std::isnan(best))) {
-                best = value;
-                cell = static_cast<int32_t>(y * p.width + x);
-              }
-            }
-          }
-        }
-        Store(p.element, best, pooled->data(), to(k, i, j, c));
-        (*argmax)[to(k, i, j, c)] = cell;
-      });
-}
-
-// Both linear ops: visit(place in pooled, place in the map or -1).
-template <typename Visit>
-void ForEachEntry(const Problem& p, const Rois& rois,
-                  const std::vector<int32_t>& argmax, const Visit& visit) {
-  const Place in_map = MapPlace(p), in_pooled = PooledPlace(p);
-  ForEachResult(
-      p, rois, [&](int64_t k, int64_t map, int64_t i, int64_t j, int64_t c) {
-        const int64_t place = in_pooled(k, i, j, c), cell = argmax[place];
-        const bool one = map >= 0 && cell >= 0 && cell < p.cells();
-        visit(place, one ? in_map(map, cell / p.width, cell % p.width, c) : -1);
-      });
-}
-
 // --- Comparing
 // --------------------------------------------------------------------
 
@@ -451,17 +335,17 @@ class Trial {
   std::vector<int32_t> RunPool(const std::vector<Device>& devices,
                                const DeviceArray& boxes,
                                const DeviceArray& image) {
-    const Bytes features =
-        ToElements(problem_.element, Features(maps_, &random_));
-    Bytes wanted(SizeOf(results_));
+    // Small integers, which no element rounds.
+    const std::vector<double> features = Features(maps_, &random_);
+    std::vector<double> values(results_);
     std::vector<int32_t> cells(results_);
-    PoolPlainly(problem_, scale_, features, rois_, &wanted, &cells);
+    definition::Pool(problem_, scale_, features.data(), rois_.boxes.data(),
+                     rois_.image.data(), values.data(), cells.data());
     if (results_ == 0) return cells;  // handlers launch nothing
-    const std::vector<double> values = Widened(problem_.element, wanted);
-    const DeviceArray map = Array(features);
+    const DeviceArray map = Array(ToElements(problem_.element, features));
     for (size_t d = 0; d < devices.size(); ++d) {
       for (const bool with_argmax : {false, true}) {
-        const DeviceArray pooled(wanted.size(), offset_);
+        const DeviceArray pooled(SizeOf(results_), offset_);
         const DeviceArray argmax(cells.size() * 4, 0);
         cuda::PoolCall call{};
         call.problem = problem_;
@@ -487,9 +371,8 @@ class Trial {
     if (results_ == 0) return;
     const std::vector<double> tangent = Features(maps_, &random_);
     std::vector<double> wanted(results_);
-    ForEachEntry(problem_, rois_, argmax, [&](int64_t place, int64_t from) {
-      wanted[place] = from < 0 ? 0 : tangent[from];
-    });
+    definition::Gather(problem_, tangent.data(), rois_.image.data(),
+                       argmax.data(), wanted.data());
     const DeviceArray map = Array(ToElements(problem_.element, tangent));
     const DeviceArray pooled(SizeOf(results_), offset_);
     NextOrder();
@@ -516,12 +399,14 @@ class Trial {
     }
     const Bytes bytes = ToElements(element, cotangent);
     std::vector<double> wanted(maps_), tolerance(maps_);
-    ForEachEntry(problem_, rois_, argmax, [&](int64_t place, int64_t to) {
-      if (to < 0) return;
-      const double value = Load(element, bytes.data(), place);
-      wanted[to] += value;
-      tolerance[to] += std::fabs(value);
-    });
+    definition::ForEachEntry(problem_, rois_.image.data(), argmax.data(),
+                             [&](int64_t place, int64_t to) {
+                               if (to < 0) return;
+                               const double value =
+                                   Load(element, bytes.data(), place);
+                               wanted[to] += value;
+                               tolerance[to] += std::fabs(value);
+                             });
     const bool half = ElementBytes(element) == 2;
     const double unit = element == Element::kFloat64 ? 0x1p-52 : 0x1p-23;
     for (int64_t i = 0; i < maps_; ++i) {

@@ -22,6 +22,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "cuda_driver"
+DEFINITION = ROOT / "tests" / "native"
 ON_HOST = ROOT / "tests" / "cuda_on_host"
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "cuda_driver"
@@ -56,7 +57,7 @@ def build_for_device(architecture: str) -> pathlib.Path:
     if (libraries / "libcudart_static.a").exists():
         link.append(f"-L{libraries}")
     flags = ["-std=c++17", "-lineinfo", "-Xcompiler=-ffp-contract=off,-Wall,-Wextra"]
-    includes = [f"-I{HERE / 'on_device'}", f"-I{CSRC}"]
+    includes = [f"-I{path}" for path in (HERE / "on_device", DEFINITION, CSRC)]
     sources = [*KERNELS, HERE / "driver.cu"]
     return _build("device", [*link[:2], *flags, *includes], link, sources)
 
@@ -67,7 +68,7 @@ def build_for_host(sanitize: bool = False) -> pathlib.Path:
     if sanitize:
         compiler += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
-    includes = [f"-I{path}" for path in (ON_HOST, HERE / "on_host", CSRC)]
+    includes = [f"-I{path}" for path in (ON_HOST, HERE / "on_host", DEFINITION, CSRC)]
     sources = [*KERNELS, HERE / "driver.cu", ON_HOST / "fibers.cc"]
     return _build(
         "host", [*compiler, *flags, *includes, "-x", "c++"], compiler, sources
@@ -79,7 +80,7 @@ def _build(
 ) -> pathlib.Path:
     """Compiles each source at once, unless that was done."""
     digest = hashlib.sha256(repr(compile_).encode())
-    for folder in (CSRC, HERE, ON_HOST):
+    for folder in (CSRC, HERE, DEFINITION, ON_HOST):
         for path in sorted(folder.rglob("*")):
             if path.suffix in (".cc", ".cu", ".h"):
                 digest.update(path.read_bytes())
