@@ -258,6 +258,23 @@ def test_nms_leaves_out_what_is_not_valid():
         assert_greedy(boxes.nms(a, scores, 0.5, 200, mask), want, 200)
 
 
+def test_with_enable_x64():
+    """Results stay float32 and int32, and are the same."""
+    a, scores = crowded(300, 1)
+    with jax.enable_x64(True):
+        indices, some = boxes.nms(a, scores, 0.5, 100)
+        many, _ = jax.vmap(lambda b: boxes.nms(b, scores, 0.5, 100))(a[None])
+        wide = jnp.asarray(a, jnp.float64)
+        for function in (boxes.iou, boxes.encode):
+            got = function(wide, wide)
+            assert got.dtype == jnp.float32
+            np.testing.assert_array_equal(got, function(a, a))
+    assert (indices.dtype, many.dtype) == (jnp.int32, jnp.int32)
+    want = data_oracle.nms(a, scores, 0.5, 100)
+    assert_greedy((indices, some), want, 100)
+    np.testing.assert_array_equal(many[0], indices)
+
+
 def test_nms_under_vmap_and_jit():
     a, scores = map(np.stack, zip(*[crowded(600, s) for s in range(3)], strict=True))
     valid = np.random.default_rng(0).random((3, 600)) < [[1], [0.2], [0]]

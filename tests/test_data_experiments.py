@@ -141,6 +141,7 @@ def test_normalisation_of_targets(read):
         ("TRAIN: {BBOX_INSIDE_WEIGHTS: [1]}", "must be four numbers, got"),
         ("PIXEL_MEANS: [1, 2]", "PIXEL_MEANS must be three numbers, got"),
         ("TRAIN: [1]", "TRAIN must be a table of keys"),
+        ("TRAIN: []", "TRAIN must be a table of keys"),
         ("[1, 2]", "the file must be a table of keys"),
         ("TRAIN: {HAS_RPN: True, FG_THRESH: 7}", "fg_threshold must be from 0 to 1"),
         ("TRAIN: {HAS_RPN: True, BATCH_SIZE: 7}", "batch_rois, 7, must be a multiple"),

@@ -832,6 +832,10 @@ def test_argument_errors():
     ):
         with pytest.raises(error, match=message):
             images.prepare(bad, 1.0, config)
+    place = np.zeros((4, 8, 3), np.float32)
+    for out in (place[:, ::2], place[::-1, :4], np.zeros((3, 4, 4), "f4").T):
+        with pytest.raises(ValueError, match="out must have the pixels of a row one"):
+            images.prepare(image, 1.0, config, out=out)
     for scale, error in ((0, ValueError), (float("inf"), ValueError), ("1", TypeError)):
         with pytest.raises(error, match="scale must be"):
             images.prepare(image, scale, config)

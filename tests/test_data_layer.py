@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 
@@ -28,7 +29,8 @@ from jax_roipool.data import (
     SamplingConfig,
     WorkerError,
 )
-from tests.data_sets import CLASSES, K, roidb_of, write_voc
+from jax_roipool.data import layer as layer_module
+from tests.data_sets import CLASSES, K, png, roidb_of, write_voc
 from tests.process import run_python
 
 IMAGES = ImageConfig(scales=(32, 48), max_size=64, buckets=[(48, 64), (64, 48)])
@@ -324,6 +326,65 @@ def test_an_image_that_cannot_be_read(roidb, stream, count, caplog):
 def test_bad_arguments(roidb, settings, error, message):
     with pytest.raises(error, match=message):
         RoIDataLayer(roidb, K, **settings)
+
+
+def test_shared_memory_is_bounded():
+    """Also where each batch is larger than those before."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm")
+    sides = range(64, 64 * 9, 64)
+    images = ImageConfig(scales=(512,), max_size=512, buckets=[(s, 512) for s in sides])
+    config = LayerConfig(images=images, shuffle=False, has_rpn=True)
+    records = []
+    for i in range(48):
+        height = 64 * (i // 6 + 1)
+        image = png(np.zeros((height, 512, 3), np.uint8))
+        records.append(data.Record(str(i), image, height, 512, [[0, 0, 7, 7]], [1]))
+    roidb = Roidb.from_records(records, ["cat"])
+    before = set(os.listdir("/dev/shm"))
+    layer = RoIDataLayer(roidb, 2, config, workers=2, prefetch=4, epochs=1)
+    with layer:
+        served = 0
+        for _batch in layer:
+            served += 1
+            time.sleep(0.02)  # so that queues fill
+        blocks = {f for f in os.listdir("/dev/shm") if f.startswith("roi")} - before
+    assert served == layer.steps_per_epoch
+    assert len(blocks) <= 2 * 4 + 2 * 2 + 4
+    assert not set(os.listdir("/dev/shm")) & blocks
+
+
+def test_closed_where_it_cannot_wait(roidb, monkeypatch):
+    """In Grain's thread, where garbage may be collected as in any other."""
+    calls = []
+
+    def send(_, item):
+        calls.append(threading.current_thread())
+        if len(calls) == 4:  # the second was served, the third waits
+            stream.close()
+        return item
+
+    monkeypatch.setattr(layer_module, "_send", send)
+    layer = layer_of(roidb, workers=1, prefetch=1)
+    next(layer)
+    stream, workers = layer._stream, multiprocessing.active_children()
+    next(layer)
+    for worker in workers:
+        worker.join(30)
+        assert not worker.is_alive()
+    for _ in range(300):
+        if not stream._items.close.alive:
+            break
+        time.sleep(0.1)
+    assert calls[3] is not threading.main_thread()
+    assert not stream._items.close.alive
+    if os.path.isdir("/dev/shm"):
+        name = stream._parcels.name
+        for _ in range(300):
+            if not [f for f in os.listdir("/dev/shm") if f.startswith(name)]:
+                break
+            time.sleep(0.1)
+        assert not [f for f in os.listdir("/dev/shm") if f.startswith(name)]
 
 
 def test_classes_beyond_num_classes(roidb):

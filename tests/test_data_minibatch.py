@@ -237,7 +237,19 @@ def call(roidb=None, num_classes=2, config=None, rng=None):
         ({"num_classes": 1}, ValueError, "num_classes must be at least .* 2 with"),
         ({"num_classes": 2.0}, TypeError, "num_classes must be an int, got 2.0"),
         ({"rng": 7}, TypeError, "rng must be a numpy.random.Generator, got int"),
+        ({"config": {}}, TypeError, "config must be a LayerConfig, got {}"),
         ({"config": config_of(1)}, ValueError, "roidb has no proposals .* add_prop"),
+        (
+            {
+                "roidb": roidb_of(1),
+                "num_classes": K,
+                "config": LayerConfig(
+                    sampling=SamplingConfig(bbox_stds=np.ones((3, 4)))
+                ),
+            },
+            ValueError,
+            "bbox_stds must have one row per class, 5, got 3",
+        ),
         (
             {"roidb": roidb_of(2), "num_classes": K},
             ValueError,
@@ -248,6 +260,20 @@ def call(roidb=None, num_classes=2, config=None, rng=None):
 def test_bad_input(bad, error, message):
     with pytest.raises(error, match=message):
         call(**bad)
+
+
+def test_wide_and_tall_in_one_batch():
+    """Of the default buckets none holds both: a square does, as in the layer."""
+    tall = png(np.zeros((80, 60, 3), np.uint8))
+    roidb = one(IMAGE) + one(tall, 80, 60)
+    config = LayerConfig(has_rpn=True)
+    batch = get_minibatch(roidb, 2, config, rng=np.random.default_rng(0))
+    assert batch.data.shape == (2, 1024, 1024, 3)
+    assert batch.im_info[:, :2].tolist() == [[600, 800], [800, 600]]
+    images = ImageConfig(buckets=((608, 1000), (1000, 608)))
+    config = LayerConfig(images=images, has_rpn=True)
+    with pytest.raises(ValueError, match="buckets must have one that holds the high"):
+        get_minibatch(roidb, 2, config, rng=np.random.default_rng(0))
 
 
 def test_no_images():

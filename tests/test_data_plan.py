@@ -164,8 +164,28 @@ def test_an_image_that_fits_no_bucket_is_named():
         ({"hosts": 0}, ValueError, "hosts must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"seed": True}, TypeError, "seed must be an int, got True"),
+        ({"shuffle": "no"}, TypeError, "shuffle must be a bool, got 'no'"),
+        ({"aspect_grouping": 1}, TypeError, "aspect_grouping must be a bool, got 1"),
+        ({"config": 600}, TypeError, "images must be an ImageConfig, got 600"),
     ],
 )
 def test_bad_settings(settings, error, message):
     with pytest.raises(error, match=message):
         plan_of(3, **settings)
+
+
+def test_bad_epochs_and_no_images():
+    plan = plan_of(3, hosts=2)
+    for host in (-1, 2):
+        with pytest.raises(ValueError, match=f"host must be from 0 to 1, got {host}"):
+            plan.epoch(0, host)
+    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
+        plan.epoch(-1)
+    for grouping in (True, False):
+        with pytest.raises(ValueError, match="roidb must not be empty: no images"):
+            EpochPlan(
+                roidb_of(3)[:0],
+                ImageConfig(),
+                batch_size=2,
+                aspect_grouping=grouping,
+            )

@@ -1,10 +1,12 @@
 """Records, the roidb and the readers: right in the details, loud when wrong."""
 
+import copy
 import dataclasses
 import json
 import pickle
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,6 +79,11 @@ def test_record_copies_what_it_is_given():
         ({"classes": [0]}, "'7': classes must be at least 1.*got 0"),
         ({"classes": [1.0]}, "'7': classes must be int32, got dtype float64"),
         ({"classes": [1, 1]}, r"'7': classes must have shape \(1,\).*\(2,\)"),
+        (
+            {"classes": [2**32 + 1]},
+            r"'7': classes must be below 2\*\*31, got 4294967297",
+        ),
+        ({"id": "\ud800"}, r"id must be text for UTF-8, got '\\ud800'"),
         ({"difficult": [1]}, "'7': difficult must be bool, got dtype int64"),
         ({"crowd": [True, False]}, r"'7': crowd must have shape \(1,\)"),
     ],
@@ -84,6 +91,36 @@ def test_record_copies_what_it_is_given():
 def test_bad_records(fields, message):
     with pytest.raises((TypeError, ValueError), match=message):
         record(**fields)
+
+
+def test_copies_of_records_are_records():
+    r = record(proposals=[[0, 3, 4, 6]])
+    for other in (pickle.loads(pickle.dumps(r)), copy.deepcopy(r), copy.copy(r)):
+        assert_same_record(other, r)
+        for name in ("boxes", "proposals", "proposal_overlaps"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(other, name)[:] = 0
+
+
+def test_record_in_words():
+    r = record(image=bytes(10**6), proposals=[[0, 3, 4, 6]]).flip()
+    assert repr(r) == (
+        "<Record '7' flipped: 1000000 bytes, 100 x 60, 1 boxes, 1 proposals>"
+    )
+    assert "7.jpg" in repr(record())
+
+
+def test_boxes_to_match():
+    r = record(boxes=[[0, 0, 9, 9]])
+    assert r.match([])[0].shape == (0,)
+    for bad in (np.ones((1, 8)), np.ones(4), np.ones((1, 2, 4))):
+        for call in (lambda: r.match(bad), lambda: r.overlaps(2, bad)):  # noqa: B023
+            with pytest.raises(ValueError, match=r"boxes must have shape \[n, 4\]"):
+                call()
+    with pytest.raises(ValueError, match=r"num_classes must be above .* '7', 1, got 1"):
+        r.overlaps(1)
+    some = jnp.asarray([[0, 0, 9, 4]], jnp.bfloat16)
+    np.testing.assert_array_equal(record(proposals=some).proposals, [[0, 0, 9, 4]])
 
 
 def test_flip_of_a_record():
@@ -165,6 +202,13 @@ def test_bad_roidbs():
         (lambda: make([record()]).take([0.5]), "indices must be ints"),
         (lambda: make([record()]) + make([record()], ["a"]), "the same classes"),
         (lambda: make([record()]).target_statistics(), "call add_proposals"),
+        (lambda: make([record()]).take([[0]]), r"indices must have shape \[k\], got"),
+        (lambda: make([record()]).take(0), r"indices must have shape \[k\], got \(\)"),
+        (lambda: make([record()], [1]), r"classes must be names, got \(1,\)"),
+        (
+            lambda: Roidb({"proposals": np.zeros((0, 4))}, ["a"]),
+            "proposal_overlaps and proposal_matches where they have proposals",
+        ),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             call()
@@ -237,7 +281,7 @@ def test_add_proposals():
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             call()
-    again = more.add_proposals([[], [], []])
+    again = more.add_proposals([] for _ in range(3))
     assert [len(r.proposals) for r in again] == [0, 0, 0]
 
 
@@ -464,6 +508,11 @@ CAT = {"name": "cat", "box": (1, 4, 5, 9)}
         ("\0\1", "1.xml: not well-formed XML"),
         (BOMB, "1.xml: a document type declaration is refused"),
         ('<!DOCTYPE a SYSTEM "file:///x"><a/>', "1.xml: a document type declaration"),
+        (
+            '<?xml version="1.0" encoding="gbk"?><a/>',
+            "1.xml: not well-formed XML: multi-byte",
+        ),
+        ('<?xml version="1.0" encoding="foo"?><a/>', "1.xml: not well-formed .*foo"),
         ("<annotation/>", "1.xml: no size/width"),
         (voc_xml(size="<width>9</width>"), "1.xml: no size/height"),
         (
@@ -505,6 +554,16 @@ def test_voc_missing_and_empty(voc):
     with pytest.raises(FileNotFoundError, match=r"train.txt: no image file .*1.jpg"):
         data.read_voc(root, "train")
     assert len(data.read_voc(root, "train", check_images=False)) == 1
+
+
+def test_voc_sets_in_other_encodings(voc):
+    root = voc({"1": voc_xml(CAT), "2": voc_xml(CAT)})
+    file = root / "ImageSets/Main/train.txt"
+    file.write_bytes(b"\xef\xbb\xbf1\r\n2\r\n")
+    assert [r.id for r in data.read_voc(root, "train")] == ["1", "2"]
+    file.write_bytes("1\n2\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"train.txt: not UTF-8"):
+        data.read_voc(root, "train")
 
 
 def test_voc_choices(voc):
@@ -617,6 +676,8 @@ def test_coco_bad_boxes_are_counted(coco):
         (coco_data([], [coco_image(9, file_name="")]), r"images\[0\].file_name"),
         (coco_data([], [coco_image(9, file_name="../x")]), r"file_name.*'../x'"),
         (coco_data([], [coco_image(9, file_name="/x")]), "a path below the image"),
+        (coco_data([], [coco_image(9, file_name="a\\..\\..\\x")]), "a path below"),
+        (coco_data([], [coco_image(9, file_name="\ud800")]), "a path below the image"),
         (coco_data([annotation(image_id=3)]), r"annotations\[0\].image_id: 3 is the"),
         (coco_data([annotation(category_id=2)]), r"category_id: 2 is the id of no"),
         (coco_data([annotation(), {}]), r"annotations\[1\] has no image_id"),

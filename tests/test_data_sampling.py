@@ -260,6 +260,7 @@ BAD = [
     ({"fg_fraction": 1.5}, "fg_fraction must be from 0 to 1, got 1.5"),
     ({"fg_threshold": "x"}, "fg_threshold must be a number, got 'x'"),
     ({"fg_threshold": 0.0}, "fg_threshold"),
+    ({"fg_threshold": 1e-46, "bg_threshold_high": 0.0}, "fg_threshold"),  # float32
     ({"bg_threshold_low": float("nan")}, "bg_threshold_low must be from 0 to 1"),
     ({"bg_threshold_low": 0.6}, "bg_threshold_low, 0.6, must be at most"),
     ({"bg_threshold_high": 0.6}, "bg_threshold_high, 0.6, must be at most fg_"),
@@ -267,6 +268,8 @@ BAD = [
     ({"bbox_means": (0, 0)}, r"bbox_means must have shape \[4\] or .*\(2,\)"),
     ({"bbox_means": "x"}, "bbox_means must be finite numbers, got 'x'"),
     ({"bbox_stds": (1, 1, 0, 1)}, "bbox_stds must be above 0"),
+    ({"bbox_stds": (1, 1, 1e-46, 1)}, "bbox_stds must be above 0"),
+    ({"bbox_means": (0, 0, 1e39, 0)}, "bbox_means must be finite"),
     ({"bbox_stds": (1, 1, np.inf, 1)}, "bbox_stds must be finite"),
     ({"bbox_inside_weights": np.ones((2, 4))}, r"weights must have shape \[4\], got"),
     ({"bbox_inside_weights": (1, 1, 1, -1)}, "bbox_inside_weights must be at least"),
@@ -295,3 +298,20 @@ def test_bad_calls():
     for rois, targets in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match=r"must have shape \(1, 4\), one row per"):
             data.bbox_targets(np.ones((rois, 4)), np.ones((targets, 4)), [1], K, config)
+    box = [[0, 0, 9, 9]]
+    for labels, message in (
+        ([[1]], r"labels must have shape \[R\], got \(1, 1\)"),
+        (1, r"labels must have shape \[R\], got \(\)"),
+        ([1.0], "labels must be ints, got dtype float64"),
+        ([True], "labels must be ints, got dtype bool"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            data.bbox_targets(box, box, labels, K, config)
+    none = data.bbox_targets(np.zeros((0, 4)), np.zeros((0, 4)), [], K, config)
+    assert [a.shape for a in none] == [(0, 4 * K)] * 3
+    for call in (
+        lambda: data.bbox_targets(box, box, [1], K, None),
+        lambda: data.candidates(r, {}),
+    ):
+        with pytest.raises(TypeError, match="config must be a SamplingConfig, got"):
+            call()

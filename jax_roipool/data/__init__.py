@@ -66,6 +66,10 @@ _WITH_IMAGES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WITH_IMAGES})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _WITH_IMAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

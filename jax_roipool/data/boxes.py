@@ -28,14 +28,20 @@ def _namespace(*arrays: Any) -> Any:
     return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
 
 
+def is_real(dtype: Any) -> bool:
+    """Whether it is of integers or floats, JAX's own (bfloat16) among them."""
+    return bool(
+        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    )
+
+
 def _as_float32(name: str, value: Any, xp: Any) -> Any:
     """`value` as a float32 array of `xp`; integers of any width do not wrap."""
     if xp is np and type(value) is np.ndarray and value.dtype == np.float32:
         return value  # what follows takes longer than some boxes' arithmetic
     array = value if isinstance(value, jax.Array) else np.asarray(value)
-    dtype = array.dtype
-    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(f"{name} must be real numbers, got dtype {dtype}")
+    if not is_real(array.dtype):
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # beyond float32: infinite
         array = array.astype(np.float32)
     return xp.asarray(array)
@@ -501,7 +507,7 @@ def _nms(
     # Room for a whole tile behind the last one chosen, in whole tiles.
     room = (-(-max_outputs // tile) + 1) * tile
     zero = jnp.int32(0)
-    state = (zero, zero, jnp.zeros((room, 4)), jnp.zeros(room, jnp.int32))
+    state = (zero, zero, jnp.zeros((room, 4), jnp.float32), jnp.zeros(room, jnp.int32))
     _, chosen, _, indices = jax.lax.while_loop(cond, body, state)
     some = jnp.arange(max_outputs) < chosen
     return jnp.where(some, indices[:max_outputs], -1), some

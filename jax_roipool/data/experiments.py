@@ -220,7 +220,8 @@ def read_experiment(
         while isinstance(means, list) and len(means) == 1:
             means = found["PIXEL_MEANS"] = means[0]
     top = _checked(file, "", found, _TOP | _OTHER_TOP | {"TRAIN": (_ANY, {})})
-    train = _checked(file, "TRAIN.", top["TRAIN"] or {}, _TRAIN | _OTHER_TRAIN)
+    train = {} if top["TRAIN"] is None else top["TRAIN"]
+    train = _checked(file, "TRAIN.", train, _TRAIN | _OTHER_TRAIN)
     box_means, box_stds = train["BBOX_NORMALIZE_MEANS"], train["BBOX_NORMALIZE_STDS"]
     if not train["BBOX_NORMALIZE_TARGETS"]:
         box_means, box_stds = [0.0] * 4, [1.0] * 4

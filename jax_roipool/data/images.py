@@ -484,6 +484,12 @@ def _check_out(out: Any, bucket: tuple[int, int] | None, config: ImageConfig) ->
     size = "H, W" if bucket is None else ", ".join(map(str, bucket))
     if out.ndim != 3 or out.shape[2] != 3 or bucket not in (None, out.shape[:2]):
         raise ValueError(f"out must be [{size}, 3], got shape {list(out.shape)}")
+    row, *pixels = out.strides
+    if row < 0 or pixels != [3 * out.itemsize, out.itemsize]:
+        raise ValueError(
+            "out must have the pixels of a row one after another, got strides "
+            f"{out.strides}"
+        )
 
 
 def _check_image(image: Any) -> None:

@@ -14,6 +14,7 @@ from jax_roipool.data.minibatch import (
     check_records,
     make_minibatch,
     minibatch_spec,
+    nbytes,
 )
 from jax_roipool.data.plan import Epoch, EpochPlan
 from jax_roipool.data.roidb import Roidb, reported
@@ -42,6 +43,8 @@ class _Steps:
     ) -> None:
         self._roidb, self._plan, self._host = roidb, plan, host
         self._num_classes, self._config, self._specs = num_classes, config, specs
+        # Of the arrays of any item, with room for what says where they are.
+        self.largest = max(map(nbytes, specs.values())) + 2**16
         self._latest: tuple[int, Epoch] | None = None
 
     def __getitem__(self, i: int) -> _Item:
@@ -62,7 +65,7 @@ class RoIDataLayer:
     An iterator over `Minibatch`. Every image of every epoch is served exactly once,
     in the order of an `EpochPlan`; RoIs are sampled anew in every epoch. The stream
     is a function of the roidb, the configuration and the seed: the number of workers
-    does not change it, and a state resumes it at any step.
+    does not change it, and a state resumes it at any step. For one thread at a time.
 
     Args:
       roidb: The images. Flips, filters and proposals are the caller's:
@@ -74,7 +77,7 @@ class RoIDataLayer:
         asked for. Processes are started by "spawn" at the first `next`: a script
         needs `if __name__ == "__main__":`.
       prefetch: About how many minibatches wait, shared among the workers; at most
-        `2 * max(prefetch, workers) + 2 * workers + 3` are in memory.
+        `2 * max(prefetch, workers) + 2 * workers + 4` are in memory.
       epochs: After how many the stream ends, counted from the first; `None`: never.
       device: A `jax.Device` or a `jax.sharding.Sharding` to which minibatches are
         sent ahead of the step; a sharding divides the images, the first axis of all
@@ -269,6 +272,7 @@ class RoIDataLayer:
                 ahead=self._prefetch,
                 # Not a method: a layer that nobody has any more ends its workers.
                 finish=functools.partial(_send, self._device),
+                largest=self._steps.largest,
             )
         return next(self._stream)
 

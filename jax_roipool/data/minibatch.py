@@ -11,13 +11,12 @@ from jax_roipool.data.checks import whole
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import (
     ImageError,
-    bucket_for,
     decode,
     flip,
     prepare,
     scale_for,
 )
-from jax_roipool.data.plan import Step, size_at
+from jax_roipool.data.plan import Step, bucket_of_all
 from jax_roipool.data.roidb import Array, Record, Roidb
 from jax_roipool.data.sampling import Sample, sample
 
@@ -109,6 +108,11 @@ def minibatch_spec(
     )
 
 
+def nbytes(spec: Minibatch) -> int:
+    """Memory of a minibatch's arrays, in bytes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
+
+
 def _empty(spec: Minibatch) -> Minibatch:
     """A batch of nothing but padding; its images are to be written."""
     # Zeroing megabytes of pixels only to write them again takes time.
@@ -195,6 +199,8 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
         )
     if not len(roidb):
         raise ValueError("roidb must not be empty: no images")
+    if not isinstance(config, LayerConfig):
+        raise TypeError(f"config must be a LayerConfig, got {config!r}")
     if whole("num_classes", num_classes, 1) < roidb.num_classes:
         raise ValueError(
             f"num_classes must be at least that of the roidb, {roidb.num_classes} "
@@ -205,6 +211,8 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
             "roidb has no proposals to sample RoIs from: call add_proposals, or set "
             "has_rpn for end-to-end training"
         )
+    if not config.has_rpn and config.sampling.bbox_reg:
+        config.sampling.normalization(num_classes)
     counts = gt_counts(roidb)
     most = int(counts.max())
     if config.max_gt_boxes is None:
@@ -303,12 +311,14 @@ def get_minibatch(
     index = np.full(count, -1)
     index[: len(roidb)] = np.arange(len(roidb))
     target = int(rng.choice(config.images.scales))
-    sizes = [
-        size_at(h, w, target, config.images.max_size)
-        for h, w in zip(roidb.heights.tolist(), roidb.widths.tolist(), strict=True)
-    ]
-    height, width = (max(side) for side in zip(*sizes, strict=True))
-    bucket = bucket_for(height, width, config.images.bucket_sizes)
+    sizes = list(zip(roidb.heights.tolist(), roidb.widths.tolist(), strict=True))
+    try:
+        bucket = bucket_of_all(sizes, target, config.images)
+    except ValueError as error:
+        raise ValueError(
+            f"config.images.buckets must have one that holds the highest and the "
+            f"widest image of the roidb: {error}"
+        ) from None
     step = Step(index, target, bucket)
     spec = minibatch_spec(config, num_classes, bucket, gt_boxes, count)
     batch, problems = make_minibatch(

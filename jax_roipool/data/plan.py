@@ -8,6 +8,7 @@ in the stream is two numbers.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,13 @@ class EpochPlan:
         shuffle: bool = True,
         aspect_grouping: bool = True,
     ) -> None:
+        if not isinstance(images, ImageConfig):
+            raise TypeError(f"images must be an ImageConfig, got {images!r}")
+        if not len(roidb):
+            raise ValueError("roidb must not be empty: no images")
+        for name, value in (("shuffle", shuffle), ("aspect_grouping", aspect_grouping)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, got {value!r}")
         self._scales = images.scales
         self._batch_size = whole("batch_size", batch_size, 1)
         self._hosts = whole("hosts", hosts, 1)
@@ -125,7 +133,9 @@ class EpochPlan:
         )
 
     def epoch(self, epoch: int, host: int = 0) -> "Epoch":
-        """The steps of an epoch, as one host sees them."""
+        """The steps of an epoch, as one host sees them; hosts count from 0."""
+        whole("epoch", epoch, 0)
+        whole("host", host, 0, self._hosts - 1)
         rng = np.random.default_rng([_PLAN, self._seed, epoch, self._content])
         per_step = self._batch_size * self._hosts
         batches, groups = [], []
@@ -172,6 +182,24 @@ def size_at(height: int, width: int, target: int, max_size: int) -> tuple[int, i
     return resized_size(height, width, scale_for(height, width, target, max_size))
 
 
+def bucket_of_all(
+    sizes: Sequence[Sequence[int]], target: int, images: ImageConfig
+) -> tuple[int, int]:
+    """The smallest bucket that holds images of all these sizes (height, width).
+
+    Raises:
+      ValueError: None does.
+    """
+    resized = [size_at(h, w, target, images.max_size) for h, w in sizes]
+    height, width = (max(side) for side in zip(*resized, strict=True))
+    choice = images.bucket_sizes
+    if images.buckets is None:
+        # The default buckets lie or stand; only a square holds both.
+        side = max(max(b) for b in default_buckets(images.scales, images.max_size))
+        choice = (*choice, (side, side))
+    return bucket_for(height, width, choice)
+
+
 def _distinct(roidb: Roidb) -> tuple[list[list[int]], Array]:
     """The sizes that occur, and which of them each record has."""
     sizes = np.stack([roidb.heights, roidb.widths], axis=1)
@@ -206,20 +234,11 @@ def _grouped(roidb: Roidb, images: ImageConfig) -> _Groups:
 def _together(roidb: Roidb, images: ImageConfig) -> _Groups:
     """All images in one group: a bucket that holds the highest and the widest."""
     sizes, which = _distinct(roidb)
-    choice = images.buckets
-    if choice is None:
-        # The default buckets lie or stand; only a square holds both.
-        side = max(max(b) for b in default_buckets(images.scales, images.max_size))
-        choice = (*images.bucket_sizes, (side, side))
-    row = []
-    for target in images.scales:
-        resized = [size_at(h, w, target, images.max_size) for h, w in sizes]
-        height, width = (max(side) for side in zip(*resized, strict=True))
-        try:
-            row.append(bucket_for(height, width, choice))
-        except ValueError as error:
-            raise ValueError(
-                f"without aspect_grouping one bucket must hold the highest and the "
-                f"widest image of the roidb: {error}"
-            ) from None
-    return [tuple(row)], np.zeros(len(which), np.int64)
+    try:
+        row = tuple(bucket_of_all(sizes, target, images) for target in images.scales)
+    except ValueError as error:
+        raise ValueError(
+            f"without aspect_grouping one bucket must hold the highest and the "
+            f"widest image of the roidb: {error}"
+        ) from None
+    return [row], np.zeros(len(which), np.int64)

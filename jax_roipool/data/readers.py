@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 from xml.parsers import expat
@@ -143,13 +144,17 @@ class _Element:
         return next((c for c in self.children if c.tag == tag), None)
 
 
+class _RefusedError(ValueError):
+    pass
+
+
 def _parse_xml(file: str) -> _Element:
     """The root of an XML file that declares no entities."""
     root = _Element("")
     stack = [root]
 
     def refuse(*_: Any) -> None:
-        raise ValueError(
+        raise _RefusedError(
             f"{file}: a document type declaration is refused: its entities could "
             "expand without end or read other files"
         )
@@ -177,7 +182,10 @@ def _parse_xml(file: str) -> _Element:
         raise ValueError(f"{file}: the annotation is empty")
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except _RefusedError:
+        raise
+    # The latter for encodings.
+    except (expat.ExpatError, ValueError, LookupError) as error:
         raise ValueError(f"{file}: not well-formed XML: {error}") from error
     return root.children[0]
 
@@ -213,9 +221,13 @@ def _voc_flag(element: _Element, field: str, where: str) -> bool:
 
 
 def _voc_ids(file: str) -> list[str]:
-    with open(file, encoding="utf-8") as stream:
-        # Sets of one class ("cat_train") say in a second column if it is there.
-        ids = [line.split()[0] for line in stream if line.strip()]
+    with open(file, "rb") as stream:
+        try:
+            text = stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}: not UTF-8: {error}") from None
+    # Sets of one class ("cat_train") say in a second column if it is there.
+    ids = [line.split()[0] for line in text.split("\n") if line.strip()]
     if not ids:
         raise ValueError(f"{file}: no images in this set")
     seen = set[str]()
@@ -415,6 +427,18 @@ def _look_up(
     return found
 
 
+def _is_path_below(value: Any) -> bool:
+    """Whether it is a path that does not leave its directory, on any system."""
+    if not isinstance(value, str) or value == "" or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    absolute = os.path.isabs(value) or os.path.splitdrive(value)[0]
+    return not absolute and ".." not in re.split(r"[/\\]", value)
+
+
 def read_coco(
     annotation_file: str | os.PathLike[str],
     image_directory: str | os.PathLike[str],
@@ -504,14 +528,7 @@ def read_coco(
         "images",
         images,
         "file_name",
-        # Not out of the directory.
-        lambda v: (
-            isinstance(v, str)
-            and v != ""
-            and "\0" not in v
-            and not os.path.isabs(v)
-            and ".." not in v.split("/")
-        ),
+        _is_path_below,
         "a path below the image directory",
     )
     paths = [os.path.join(directory, name) for name in file_names]

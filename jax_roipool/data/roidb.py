@@ -90,19 +90,24 @@ def _frozen(array: Array) -> Array:
     return array
 
 
-def _box_array(value: Any, height: int, width: int, where: str) -> Array:
-    """float32 [n, 4] in an image, checked."""
+def _rows(value: Any, where: str) -> Array:
+    """float32 [n, 4], of its own."""
     array = np.asarray(value)
     if array.size == 0 and array.ndim < 2:
         array = np.zeros((0, 4), np.float32)
-    if array.dtype.kind not in "fiu":
+    if not _boxes.is_real(array.dtype):
         raise TypeError(f"{where} must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(
             f"{where} must have shape [n, 4] = (x1, y1, x2, y2), got {array.shape}"
         )
     with np.errstate(over="ignore"):
-        array = np.array(array, np.float32, order="C")
+        return np.array(array, np.float32, order="C")
+
+
+def _box_array(value: Any, height: int, width: int, where: str) -> Array:
+    """float32 [n, 4] in an image, checked."""
+    array = _rows(value, where)
     x1, y1, x2, y2 = array.T
     # A NaN is in no range.
     good = (x1 >= 0) & (y1 >= 0) & (x2 >= x1) & (y2 >= y1)
@@ -117,7 +122,7 @@ def _box_array(value: Any, height: int, width: int, where: str) -> Array:
     return array
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Record:
     """One image and what is known of it.
 
@@ -168,6 +173,10 @@ class Record:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
             raise TypeError(f"id must be a str, got {self.id!r}")
+        try:
+            self.id.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"id must be text for UTF-8, got {self.id!r}") from None
         where = f"record {self.id!r}: "
         image = self.image
         if not isinstance(image, bytes):
@@ -199,11 +208,16 @@ class Record:
                     f"{where}{name} must have shape ({count},), one per box, got "
                     f"{array.shape}"
                 )
-            if name == "classes" and count and not 1 <= array.min() <= array.max():
-                raise ValueError(
-                    f"{where}classes must be at least 1 (0 is the background), got "
-                    f"{array.min()}"
-                )
+            if name == "classes" and count:
+                if array.min() < 1:
+                    raise ValueError(
+                        f"{where}classes must be at least 1 (0 is the background), "
+                        f"got {array.min()}"
+                    )
+                if array.max() >= 2**31:
+                    raise ValueError(
+                        f"{where}classes must be below 2**31, got {array.max()}"
+                    )
             fields[name] = array.astype(dtype)
         if self.proposals is not None:
             where += "proposals"
@@ -222,10 +236,34 @@ class Record:
         record.__dict__.update(fields)
         return record
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies of arrays are writeable.
+        for name, value in state.items():
+            frozen = _frozen(value) if isinstance(value, np.ndarray) else value
+            self.__dict__[name] = frozen
+
+    def __repr__(self) -> str:
+        image = self.image
+        if isinstance(image, bytes):
+            image = f"{len(image)} bytes"
+        given = "no" if self.proposals is None else len(self.proposals)
+        return (
+            f"<Record {self.id!r}{' flipped' * self.flipped}: {image}, {self.width} x "
+            f"{self.height}, {len(self.boxes)} boxes, {given} proposals>"
+        )
+
     @property
     def trainable(self) -> Array:
         """Which boxes may become samples, bool [n]: not difficult, not crowd."""
         return ~(self.difficult | self.crowd)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises ValueError where there is a class of `num_classes` or above."""
+        if len(self.classes) and self.classes.max() >= num_classes:
+            raise ValueError(
+                f"num_classes must be above the classes of record {self.id!r}, "
+                f"{self.classes.max()}, got {num_classes}"
+            )
 
     def flip(self) -> "Record":
         """The record of the mirrored image; twice is the first, as `data.flip`."""
@@ -246,7 +284,7 @@ class Record:
           a sample; int32 [m], that box among `self.boxes`, the first among
           equals, or -1 where none overlaps.
         """
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        boxes = _rows(boxes, "boxes")
         which = np.flatnonzero(self.trainable)
         if not len(which):
             return np.zeros(len(boxes), np.float32), np.full(len(boxes), -1, np.int32)
@@ -271,7 +309,8 @@ class Record:
         """
         if boxes is None:
             boxes = self.boxes if self.proposals is None else self.proposals
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        boxes = _rows(boxes, "boxes")
+        self.check_classes(num_classes)
         which = np.flatnonzero(self.trainable)
         result = np.zeros((num_classes, len(boxes)), np.float32)
         table = _boxes.iou(self.boxes[which], boxes)
@@ -370,10 +409,15 @@ class Roidb(Sequence[Record]):
         category_ids: Sequence[int] | None = None,
         report: Report | None = None,
     ) -> None:
+        if "proposals" in columns and not all(name in columns for name in _DERIVED):
+            raise ValueError(
+                f"columns must have {' and '.join(_DERIVED)} where they have "
+                "proposals; add_proposals makes all three"
+            )
         self.columns = {name: _frozen(array) for name, array in columns.items()}
         self.classes = tuple(classes)
         self.category_ids = tuple(
-            range(len(self.classes)) if category_ids is None else category_ids
+            range(len(self.classes)) if category_ids is None else map(int, category_ids)
         )
         self.report = report or Report()
 
@@ -559,13 +603,16 @@ class Roidb(Sequence[Record]):
           indices: int [k]; negative ones count from the end.
 
         Raises:
-          IndexError, TypeError: One is no record's, or they are not ints.
+          IndexError, TypeError, ValueError: One is no record's, or they are not a
+            list of ints.
         """
         indices = np.asarray(indices)
         if indices.size == 0:
             indices = indices.astype(np.int64)
         if indices.dtype.kind not in "iu":
             raise TypeError(f"indices must be ints, got dtype {indices.dtype}")
+        if indices.ndim != 1:
+            raise ValueError(f"indices must have shape [k], got {indices.shape}")
         index, flipped = (self.columns[name][indices] for name in _VIEW)
         return self._with(index=index, flipped=flipped)
 
@@ -600,7 +647,7 @@ class Roidb(Sequence[Record]):
             flipped=np.concatenate([flipped, ~flipped]),
         )
 
-    def add_proposals(self, proposals: Sequence[Any]) -> "Roidb":
+    def add_proposals(self, proposals: Iterable[Any]) -> "Roidb":
         """The same records with proposals; earlier ones are replaced.
 
         Args:
@@ -621,6 +668,7 @@ class Roidb(Sequence[Record]):
         """
         if self.columns["flipped"].any():
             raise ValueError("add_proposals must come before with_flips")
+        proposals = list(proposals)
         if len(proposals) != len(self):
             raise ValueError(
                 f"proposals must have one array per record, {len(self)}, got "
@@ -755,13 +803,15 @@ def _gather_one(
 
 def class_names(classes: Sequence[str], where: str) -> tuple[str, ...]:
     """The names with the background before them, checked."""
-    if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
+    if isinstance(classes, str):
         raise TypeError(f"{where} must be a list of names, got {classes!r}")
+    classes = tuple(classes)
+    if not all(isinstance(c, str) for c in classes):
+        raise TypeError(f"{where} must be names, got {classes!r}")
     names = (BACKGROUND, *classes)
     if len(set(names)) != len(names):
         raise ValueError(
-            f"{where} must be different names, without {BACKGROUND!r}, got "
-            f"{tuple(classes)}"
+            f"{where} must be different names, without {BACKGROUND!r}, got {classes}"
         )
     return names
 

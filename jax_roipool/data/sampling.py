@@ -89,7 +89,8 @@ class SamplingConfig:
                     raise TypeError(f"{field.name} must be a number, got {value!r}")
                 if not 0 <= value <= 1:
                     raise ValueError(f"{field.name} must be from 0 to 1, got {value}")
-        if self.fg_threshold == 0:
+        # Overlaps compare in float32.
+        if np.float32(self.fg_threshold) == 0:
             raise ValueError("fg_threshold must be above 0: 0 is no overlap")
         if self.bg_threshold_low > self.bg_threshold_high:
             raise ValueError(
@@ -104,7 +105,9 @@ class SamplingConfig:
         for name in _FOUR:
             # As tuples, which compare and hash.
             array = np.asarray(getattr(self, name))
-            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            with np.errstate(over="ignore"):
+                finite = array.dtype.kind in "fiu" and np.isfinite(np.float32(array))
+            if not np.all(finite):
                 raise TypeError(
                     f"{name} must be finite numbers, got {getattr(self, name)!r}"
                 )
@@ -118,13 +121,30 @@ class SamplingConfig:
             value = array.tolist()
             value = tuple(map(tuple, value)) if array.ndim == 2 else tuple(value)
             object.__setattr__(self, name, value)
-        if not (np.asarray(self.bbox_stds) > 0).all():
+        if not (np.asarray(self.bbox_stds, np.float32) > 0).all():
             raise ValueError(f"bbox_stds must be above 0, got {self.bbox_stds}")
         if not (np.asarray(self.bbox_inside_weights) >= 0).all():
             raise ValueError(
                 "bbox_inside_weights must be at least 0, got "
                 f"{self.bbox_inside_weights}"
             )
+
+    def normalization(self, num_classes: int) -> tuple[Array, Array]:
+        """Means and stds as float32 [4] or [num_classes, 4].
+
+        Raises:
+          ValueError: They are of another number of classes.
+        """
+        found = []
+        for name in ("bbox_means", "bbox_stds"):
+            array = np.asarray(getattr(self, name), np.float32)
+            if array.ndim == 2 and len(array) != num_classes:
+                raise ValueError(
+                    f"{name} must have one row per class, {num_classes}, got "
+                    f"{len(array)}"
+                )
+            found.append(array)
+        return found[0], found[1]
 
     @property
     def rois_per_image(self) -> int:
@@ -201,6 +221,11 @@ def _in_crowd(rois: Array, crowd: Array, threshold: float) -> Array:
     return (share > np.float32(threshold)).any(axis=1)
 
 
+def _check_config(config: Any) -> None:
+    if not isinstance(config, SamplingConfig):
+        raise TypeError(f"config must be a SamplingConfig, got {config!r}")
+
+
 def candidates(record: Record, config: SamplingConfig) -> Candidates:
     """The boxes of an image that may be drawn, and their ground truth.
 
@@ -221,6 +246,7 @@ def candidates(record: Record, config: SamplingConfig) -> Candidates:
       >>> candidates(record, SamplingConfig()).rois.shape
       (0, 4)
     """
+    _check_config(config)
     own = record.trainable if config.use_ground_truth else np.zeros(0, bool)
     matches = np.flatnonzero(own).astype(np.int32)
     rois = truth = record.boxes[matches]
@@ -328,8 +354,8 @@ def bbox_targets(
       but in the places `4 * label` to `4 * label + 3` of RoIs with a target.
 
     Raises:
-      ValueError: A label is no class, there is not one RoI and target for each, or
-        means or stds are of another number of classes.
+      TypeError, ValueError: A label is no class, there is not one RoI and target
+        for each, or means or stds are of another number of classes.
 
     Example:
       >>> from jax_roipool.data import SamplingConfig, bbox_targets
@@ -340,7 +366,13 @@ def bbox_targets(
       >>> inside
       array([[0., 0., 0., 0., 1., 1., 1., 1.]], dtype=float32)
     """
+    _check_config(config)
     rois, targets, labels = map(np.asarray, (rois, targets, labels))
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape [R], got {labels.shape}")
+    if labels.dtype.kind not in "iu" and len(labels):
+        raise TypeError(f"labels must be ints, got dtype {labels.dtype}")
+    labels = labels.astype(np.int64)
     for name, array in (("rois", rois), ("targets", targets)):
         if array.shape != (len(labels), 4):
             raise ValueError(
@@ -368,18 +400,10 @@ def _spread(
     config: SamplingConfig,
 ) -> tuple[Array, Array, Array]:
     """What `bbox_targets` returns, of those `rows` of `count` that have a target."""
-    normalise = []
-    for name in ("bbox_means", "bbox_stds"):
-        array = np.asarray(getattr(config, name), np.float32)
-        if array.ndim == 2:
-            if len(array) != num_classes:
-                raise ValueError(
-                    f"{name} must have one row per class, {num_classes}, got "
-                    f"{len(array)}"
-                )
-            array = array[labels]
-        normalise.append(array)
-    means, stds = normalise
+    means, stds = (
+        array[labels] if array.ndim == 2 else array
+        for array in config.normalization(num_classes)
+    )
     weights = np.asarray(config.bbox_inside_weights, np.float32)
     result = np.zeros((3, count, num_classes, 4), np.float32)
     result[0, rows, labels] = _boxes.encode(rois, targets, means=means, stds=stds)
@@ -429,11 +453,7 @@ def sample(
       array([[0., 0., 9., 9.],
              [0., 0., 9., 3.]], dtype=float32)
     """
-    if len(record.classes) and record.classes.max() >= num_classes:
-        raise ValueError(
-            f"num_classes must be above the classes of record {record.id!r}, "
-            f"{record.classes.max()}, got {num_classes}"
-        )
+    record.check_classes(num_classes)
     found = candidates(record, config)
     fg, bg = choose(found, rng, config)
     chosen = np.concatenate([fg, bg])

@@ -120,10 +120,13 @@ class Packer:
     Args:
       parcels: The name of the `Parcels` that open them.
       number: Of this packer, among those that send there.
+      largest: Bytes that hold any of the objects: so does every block then, and
+        none has to be made because the free ones are too small. What is not
+        written takes no memory.
     """
 
-    def __init__(self, parcels: str, number: int) -> None:
-        self._parcels, self._number = parcels, number
+    def __init__(self, parcels: str, number: int, largest: int = 0) -> None:
+        self._parcels, self._number, self._largest = parcels, number, largest
         self._blocks: list[shared_memory.SharedMemory] = []
 
     def pack(self, value: Any) -> Any:
@@ -148,7 +151,7 @@ class Packer:
         if free:
             return min(free, key=lambda block: block.size)
         name = _name_of(self._parcels, self._number, len(self._blocks))
-        block = _create(size, name)
+        block = _create(max(size, self._largest), name)
         self._blocks.append(block)
         return block
 

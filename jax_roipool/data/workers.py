@@ -49,6 +49,7 @@ class Stream(Generic[T]):
       ahead: How many items may wait, besides those that workers are making.
       finish: What becomes of every item in a thread of this process, such as a
         transfer to a device.
+      largest: Bytes that hold the arrays of any item.
 
     Raises:
       ImportError: Grain is not installed.
@@ -64,6 +65,7 @@ class Stream(Generic[T]):
         workers: int,
         ahead: int,
         finish: Callable[[T], T],
+        largest: int,
     ) -> None:
         try:
             import grain
@@ -80,7 +82,7 @@ class Stream(Generic[T]):
         self._items = shared.Shared(items)
         dataset = (
             grain.MapDataset.source(
-                _Range(self._items, self._parcels.name, start, stop)
+                _Range(self._items, self._parcels.name, start, stop, largest)
             )
             # One item at a time in every worker.
             .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
@@ -120,9 +122,22 @@ def _receive(parcels: shared.Parcels, finish: Callable[[T], T], parcel: Any) -> 
 
 
 def _close(
-    iterator: Any, items: shared.Shared, parcels: shared.Parcels, workers: int
+    iterator: Any,
+    items: shared.Shared,
+    parcels: shared.Parcels,
+    workers: int,
+    again: bool = False,
 ) -> None:
-    iterator.close()
+    try:
+        iterator.close()
+    except RuntimeError:
+        if again:
+            raise
+        # This is Grain's own thread, where garbage happened to be collected: it
+        # cannot wait for its own end.
+        arguments = (iterator, items, parcels, workers, True)
+        threading.Thread(target=_close, args=arguments).start()
+        return
     items.close()
     parcels.close(workers)
 
@@ -135,10 +150,15 @@ class _Range:
     """
 
     def __init__(
-        self, items: shared.Shared, parcels: str, start: int, stop: int | None
+        self,
+        items: shared.Shared,
+        parcels: str,
+        start: int,
+        stop: int | None,
+        largest: int,
     ) -> None:
         self._items, self._start, self._stop = items, start, stop
-        self._parcels = parcels
+        self._parcels, self._largest = parcels, largest
         self._packer: shared.Packer | None = None
 
     def __len__(self) -> int:
@@ -149,7 +169,7 @@ class _Range:
         if self._stop is not None and number >= self._stop:
             return ()
         if self._packer is None:
-            self._packer = shared.Packer(self._parcels, _number)
+            self._packer = shared.Packer(self._parcels, _number, self._largest)
         return self._packer.pack(self._items[number])
 
 
