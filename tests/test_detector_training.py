@@ -23,11 +23,13 @@ from examples.faster_rcnn import __main__ as cli
 from examples.faster_rcnn import checkpoints, config, scenes, sources
 from examples.faster_rcnn import train as training_module
 from examples.faster_rcnn.demo import demo
-from examples.faster_rcnn.detect import given_proposals
+from examples.faster_rcnn.detect import Runner, given_proposals, suppressed
 from examples.faster_rcnn.evaluate import Evaluator, report
 from examples.faster_rcnn.problem import Problem
 from examples.faster_rcnn.step import Trainer, data_mesh
 from examples.faster_rcnn.train import Options, read_log, train
+from jax_roipool.data import ImageError, Minibatch, Record, Roidb, WorkerError
+from jax_roipool.data.images import resized_size, scale_for
 
 # One worker of pytest-xdist: the tests share compiled programs.
 pytestmark = pytest.mark.xdist_group("test_detector_training.py")
@@ -157,9 +159,9 @@ def test_detections_and_their_report(unbroken, evaluator):
     found = evaluator.detect(params)
     assert sorted(found) == [0, 1]
     for i, own in found.items():
-        height, width = test[i].height, test[i].width
+        last = np.float32([test[i].width - 1, test[i].height - 1] * 2)
         assert (own.boxes >= 0).all()
-        assert (own.boxes <= np.float32([width, height, width, height])).all()
+        assert (own.boxes <= last).all()
         assert (np.diff(own.scores) <= 0).all()
         assert set(own.classes) <= set(range(1, 11))
     assert "AP50 11-point" in report(test, found, evaluator.coco(found))
@@ -168,6 +170,123 @@ def test_detections_and_their_report(unbroken, evaluator):
         (found[i].scores != other[i].scores[: len(found[i].scores)]).any()
         for i in found
     )
+
+
+@pytest.mark.parametrize("size", [(2000, 3000), (375, 500), (31, 77)])
+def test_detections_reach_the_last_pixel_and_not_beyond(trainer, size):
+    """Of images that are made smaller or larger, whose new size is rounded."""
+    height, width = size
+    image = trainer.config.images
+    scale = scale_for(height, width, image.scales[0], image.max_size)
+    info = np.float32([*resized_size(height, width, scale), scale])
+    rois = np.float32([[0, 0, info[1] - 1, info[0] - 1]])
+    classes = len(trainer.config.classes)
+    deltas = np.tile(np.float32([0, 0, 5, 5]), (1, classes))  # ever so large
+    logits = np.zeros((1, classes), np.float32)
+    logits[0, 3] = 9
+
+    class Once(Runner):
+        def compile(self, *_):
+            found = suppressed(self.config, logits, deltas, rois, np.bool_([1]), info)
+            return lambda *_: jax.tree.map(lambda x: x[None], found)
+
+    record = Record("1", "1.jpg", height, width, [], [])
+    roidb = Roidb.from_records([record], trainer.config.classes[1:])
+    batch = Minibatch(None, info[None], np.ones(1), np.int32([0]))
+    ((index, own),) = Once(trainer.config)(None, [batch], roidb)
+    assert (index, own.classes.tolist()) == (0, [3])
+    (x1, y1, x2, y2) = own.boxes[0]
+    assert (x1, y1) == (0, 0)
+    assert width - 1 - 1 / scale <= x2 <= width - 1
+    assert height - 1 - 1 / scale <= y2 <= height - 1
+
+
+# --- What goes wrong in between ------------------------------------------------
+
+
+class Wrapped:
+    """A data layer whose `next` fails at some calls."""
+
+    def __init__(self, layer, fails):
+        self.layer, self.fails, self.calls = layer, fails, 0
+
+    def __next__(self):
+        self.calls += 1
+        if self.calls in self.fails:
+            raise self.fails[self.calls]
+        return next(self.layer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.layer.close()
+
+    def __getattr__(self, name):
+        return getattr(self.layer, name)
+
+
+def with_failures(monkeypatch, fails):
+    make = sources.training_layer
+    monkeypatch.setattr(
+        sources, "training_layer", lambda *a, **k: Wrapped(make(*a, **k), fails)
+    )
+
+
+def test_a_dead_worker_is_replaced(
+    unbroken, trainer, roidb, source, tmp_path, monkeypatch
+):
+    with_failures(monkeypatch, {3: WorkerError("it ended")})
+    done = train(trainer, roidb, tmp_path / "run", source, Options())
+    equal(done.state, unbroken[1].state)
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [{4: ImageError("7.jpg: broken")}, {4: WorkerError("a"), 5: WorkerError("7.jpg")}],
+)
+def test_what_was_trained_before_a_failure_is_saved(
+    unbroken, trainer, roidb, source, tmp_path, monkeypatch, fails
+):
+    run = tmp_path / "run"
+    with_failures(monkeypatch, fails)
+    with pytest.raises(Problem, match=r"7.jpg"):
+        train(trainer, roidb, run, source, Options())
+    monkeypatch.undo()
+    assert checkpoints.describe(run).step == 3
+    done = train(trainer, roidb, run, source, Options(resume=True))
+    equal(done.state, unbroken[1].state)
+
+
+def test_an_evaluation_that_fails_comes_after_the_checkpoint(
+    trainer, roidb, source, tmp_path
+):
+    class Failing(Evaluator):
+        def __call__(self, *_):
+            raise Problem("a broken test image")
+
+    evaluator = Failing(trainer.config, source.read("test")[:1], images_per_batch=1)
+    evaluator.compile = lambda _: None
+    options = Options(evaluate_every=STEPS)
+    with pytest.raises(Problem, match="a broken test image"):
+        train(trainer, roidb, tmp_path / "run", source, options, evaluator)
+    assert checkpoints.describe(tmp_path / "run").step == STEPS
+
+
+def test_what_is_not_finite_is_not_saved(
+    trainer, roidb, source, tmp_path, monkeypatch, unbroken
+):
+    state = unbroken[1].state
+    assert trainer.is_finite(state)
+    for bad in (np.nan, np.inf):
+        params = jax.tree.map(np.array, state.params)
+        params["scores"]["bias"][0] = bad
+        assert not trainer.is_finite(state._replace(params=params))
+    good = trainer.is_finite
+    monkeypatch.setattr(trainer, "is_finite", lambda s: int(s.step) < 4 and good(s))
+    with pytest.raises(Problem, match="no longer finite at step 4, and not saved"):
+        train(trainer, roidb, tmp_path / "r", source, Options(checkpoint_every=2))
+    assert checkpoints.describe(tmp_path / "r").step == 2
 
 
 # --- Checkpoints -------------------------------------------------------------
@@ -364,6 +483,75 @@ def test_commands_on_checkpoints_that_are_none(capsys, tmp_path, unbroken, monke
     words = told(capsys, "evaluate", unbroken[0], "--voc", root, "--classes", "cat")
     assert "its classes are 0, 1, 2" in words
     assert "those of the data are cat" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "--steps", 0), "--steps: must be a whole number from 1"),
+        (("train", "--images-per-batch", -2), "--images-per-batch: must be a whole"),
+        (("train", "--checkpoint-every", 0), "--checkpoint-every: must be a whole"),
+        (("train", "--evaluate-every", -1), "--evaluate-every: must be a whole"),
+        (("train", "--workers", "two"), "--workers: must be a whole number from 0"),
+        (("train", "--seed", -1), "--seed: must be a whole number from 0"),
+    ],
+)
+def test_numbers_that_are_none(capsys, arguments, words):
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(a) for a in arguments])
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_options_that_do_not_fit(capsys, tmp_path, unbroken, source):
+    run, nowhere = unbroken[0], tmp_path / "nowhere"
+    scene = ("--scenes", source.path)
+    (tmp_path / "file").touch()
+    for arguments, words in (
+        (("train", "--out", tmp_path / "file"), "file: no directory"),
+        (("train", "--out", nowhere, *scene, "--classes", "a"), "--classes are of a"),
+        (
+            ("train", "--out", nowhere, *scene, "--short-side", 600),
+            "--short-side, 600, must be at most --long-side, 160",
+        ),
+        (("evaluate", run, "--test-set", "nosuch"), "nosuch.txt"),
+        (("evaluate", run, "--classes", "a"), "--classes are of a VOC directory"),
+        (("evaluate", run, "--test-proposals", nowhere), "are for Fast R-CNN"),
+        (("propose", run, "--train-set", "nosuch", "-o", tmp_path / "p.npz"), "nosuch"),
+        (("propose", run, "-o", tmp_path / "p"), "the name of proposals ends in .npz"),
+        (("propose", run, "-o", nowhere / "p.npz"), "there is no directory"),
+        (("predict", run, "x.png", "-o", tmp_path / "p.txt"), "a picture's name ends"),
+        (("predict", run, "x.png", "-o", nowhere / "p.png"), "there is no directory"),
+        (("demo", "--picture", nowhere / "p.png"), "there is no directory"),
+    ):
+        assert words in told(capsys, *arguments)
+    assert not nowhere.exists()
+    assert checkpoints.find(run) == checkpoints.find(run / "checkpoints")
+
+
+def test_a_demo_deletes_nothing_of_others(unbroken, source, tmp_path, monkeypatch):
+    run = unbroken[0]
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    few = sources.Source
+    monkeypatch.setattr(
+        sources, "Source", lambda *_: few("scenes", source.path, scenes=source.scenes)
+    )
+    monkeypatch.setattr(Trainer, "init", lambda *_: pytest.fail("it begins"))
+    with pytest.raises(Problem, match="holds a run already"):
+        demo(run, tmp_path / "p.png", steps=1)
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_proposals_in_a_file(roidb, tmp_path):
+    found = {"file": np.ones((2, 4), np.float32), "a/b": np.zeros((0, 4), np.float32)}
+    sources.save_proposals(found, tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz") as archive:
+        equal({name: archive[name] for name in archive.files}, found)
+    whole = (tmp_path / "p.npz").read_bytes()
+    for content in (whole[:-30], b"", b"no archive"):
+        (tmp_path / "p.npz").write_bytes(content)
+        with pytest.raises(Problem, match=r"p.npz: proposals cannot be read: "):
+            sources.with_proposals(roidb, tmp_path / "p.npz")
 
 
 def test_weights_and_proposals_that_do_not_fit(capsys, tmp_path):

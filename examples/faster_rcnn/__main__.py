@@ -11,6 +11,7 @@ From the root of the repository; needs the extra `detector`.
 """
 
 import argparse
+import dataclasses
 import logging
 import pathlib
 import sys
@@ -51,16 +52,22 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=pathlib.Path, help="VGG16's: .safetensors or .npz")
     add("--proposals", type=pathlib.Path, help="Fast R-CNN on these boxes: .npz")
     add("--test-proposals", type=pathlib.Path, help="those of the test images")
-    add("--steps", type=int)
-    add("--images-per-batch", type=int)
+    add("--steps", type=positive)
+    add("--images-per-batch", type=positive)
     add("--learning-rate", type=float)
-    add("--short-side", type=int, help="of resized images, in pixels")
-    add("--long-side", type=int, help="at most, in pixels")
-    add("--seed", type=int, default=0)
-    add("--workers", type=int, default=0, help="processes that read images")
+    add("--short-side", type=positive, help="of resized images, in pixels")
+    add("--long-side", type=positive, help="at most, in pixels")
+    add("--seed", type=from_zero, default=0)
+    add("--workers", type=from_zero, default=0, help="processes that read images")
     add("--resume", action="store_true", help="go on: the same command once more")
-    add("--checkpoint-every", type=int, default=500, metavar="STEPS")
-    add("--evaluate-every", type=int, default=0, metavar="STEPS")
+    add("--checkpoint-every", type=positive, default=500, metavar="STEPS")
+    add(
+        "--evaluate-every",
+        type=from_zero,
+        default=0,
+        metavar="STEPS",
+        help="score the first 100 test images so often; 0, the default: never",
+    )
 
     add = _command(commands, evaluate_command, "evaluate", "score the test images")
     add("checkpoint", type=pathlib.Path, help="a run, or one of its checkpoints")
@@ -82,14 +89,34 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", type=pathlib.Path)
     _add_source(add)
     add("--set", help="of images; the training set by default")
-    add("-o", "--output", type=pathlib.Path, required=True)
+    add("-o", "--output", type=pathlib.Path, required=True, help="the .npz file")
 
     add = _command(commands, demo_command, "demo", "train and evaluate at small size")
-    add("--out", type=pathlib.Path, default=DEFAULT_RUN)
+    add("--out", type=pathlib.Path, help="of the run; build/demo is overwritten")
     add("--picture", type=pathlib.Path, default=pathlib.Path("detector.png"))
-    add("--seed", type=int, default=0)
-    add("--steps", type=int, help="fewer for a look")
+    add("--seed", type=from_zero, default=0)
+    add("--steps", type=positive, help="fewer for a look")
     return top
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is an int from 1."""
+    return _int_from(1, text)
+
+
+def from_zero(text: str) -> int:
+    """The type of an argument that is an int from 0."""
+    return _int_from(0, text)
+
+
+def _int_from(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}")
+    return number
 
 
 def _command(commands: Any, run: Any, name: str, text: str) -> Any:
@@ -114,9 +141,17 @@ def source_of(options: argparse.Namespace, default: Any = None) -> Any:
     named = [n for n in ("voc", "coco", "scenes") if getattr(options, n) is not None]
     if len(named) > 1:
         raise Problem(f"--{named[0]} and --{named[1]} exclude each other")
+    kind = named[0] if named else default.kind if default else "scenes"
+    classes = tuple(options.classes.split(",")) if options.classes else ()
+    if classes and kind != "voc":
+        raise Problem("--classes are of a VOC directory: the others name theirs")
     if not named and default is not None:
-        return default
-    kind = named[0] if named else "scenes"
+        return dataclasses.replace(
+            default,
+            train_set=options.train_set or default.train_set,
+            test_set=options.test_set or default.test_set,
+            classes=classes or default.classes,
+        )
     path = getattr(options, kind) or pathlib.Path("build/scenes")
     sets = {
         "voc": ("trainval", "test"),
@@ -128,7 +163,7 @@ def source_of(options: argparse.Namespace, default: Any = None) -> Any:
         str(path),
         options.train_set or sets[0],
         options.test_set or sets[1],
-        tuple(options.classes.split(",")) if options.classes else (),
+        classes,
     )
 
 
@@ -138,10 +173,11 @@ def source_of(options: argparse.Namespace, default: Any = None) -> Any:
 def train_command(options: argparse.Namespace) -> int:
     """Trains, or goes on."""
     from examples.faster_rcnn import config, sources
-    from examples.faster_rcnn.evaluate import Evaluator
     from examples.faster_rcnn.step import Trainer
     from examples.faster_rcnn.train import Options, train
 
+    if options.out.exists() and not options.out.is_dir():
+        raise Problem(f"{options.out}: no directory")
     source = source_of(options)
     roidb = sources.trainable(source.read(source.train_set))
     preset = getattr(config, options.preset)
@@ -149,7 +185,14 @@ def train_command(options: argparse.Namespace) -> int:
     for name in ("short_side", "long_side"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
+    if options.preset == "vgg16" and options.weights is None:
+        changes["frozen_blocks"] = 0  # random ones are to learn
     model = preset(roidb.classes, **changes)
+    if model.short_side > model.long_side:
+        raise Problem(
+            f"--short-side, {model.short_side}, must be at most --long-side, "
+            f"{model.long_side}"
+        )
     training = config.training(
         options.preset,
         seed=options.seed,
@@ -168,8 +211,7 @@ def train_command(options: argparse.Namespace) -> int:
         roidb = roidb.with_flips()
     evaluator = None
     if options.evaluate_every:
-        test = _test_roidb(source, model, options.test_proposals)
-        evaluator = Evaluator(model, test, source.annotation_file(source.test_set))
+        evaluator = _evaluator(options.out, model, source, options.test_proposals)
     settings = Options(
         resume=options.resume,
         weights=options.weights,
@@ -190,17 +232,27 @@ def train_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _test_roidb(source: Any, model: Any, proposals: pathlib.Path | None) -> Any:
-    from examples.faster_rcnn import sources
+def _evaluator(
+    run: pathlib.Path, model: Any, source: Any, proposals: pathlib.Path | None
+) -> Any:
+    """Of the test images, which have the classes of the model and boxes to find."""
+    from examples.faster_rcnn import checkpoints, sources
+    from examples.faster_rcnn.evaluate import Evaluator
 
     roidb = source.read(source.test_set)
-    if model.rpn:
-        return roidb
-    if proposals is None:
-        raise Problem(
-            "Fast R-CNN is given its proposals: name them by --test-proposals"
-        )
-    return sources.with_proposals(roidb, proposals)
+    wanted = dataclasses.replace(model, classes=roidb.classes)
+    checkpoints.check_model(run, model, wanted)
+    if not any(record.trainable.any() for record in roidb):
+        raise Problem(f"{source.path}: no image of {source.test_set} has a box to find")
+    if model.rpn and proposals is not None:
+        raise Problem("--test-proposals are for Fast R-CNN: this one makes its own")
+    if not model.rpn:
+        if proposals is None:
+            raise Problem(
+                "Fast R-CNN is given its proposals: name them by --test-proposals"
+            )
+        roidb = sources.with_proposals(roidb, proposals)
+    return Evaluator(model, roidb, source.annotation_file(source.test_set))
 
 
 def load(path: pathlib.Path) -> tuple[Any, Any]:
@@ -217,20 +269,16 @@ def load(path: pathlib.Path) -> tuple[Any, Any]:
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """Prints the table."""
-    import dataclasses
-
-    from examples.faster_rcnn import checkpoints
-    from examples.faster_rcnn.evaluate import Evaluator, report
+    from examples.faster_rcnn.evaluate import report
     from examples.faster_rcnn.sources import Source
 
     about, params = load(options.checkpoint)
     source = source_of(options, Source.from_json(about.data))
-    roidb = _test_roidb(source, about.model, options.test_proposals)
-    wanted = dataclasses.replace(about.model, classes=roidb.classes)
-    checkpoints.check_model(options.checkpoint, about.model, wanted)
-    evaluator = Evaluator(about.model, roidb, source.annotation_file(source.test_set))
+    evaluator = _evaluator(
+        options.checkpoint, about.model, source, options.test_proposals
+    )
     found = evaluator.detect(params, exchange=options.permute_pooled)
-    print(report(roidb, found, evaluator.coco(found)))
+    print(report(evaluator.roidb, found, evaluator.coco(found)))
     return 0
 
 
@@ -239,6 +287,7 @@ def predict_command(options: argparse.Namespace) -> int:
     from examples.faster_rcnn import pictures
     from examples.faster_rcnn.predict import predict
 
+    pictures.check(options.output)
     about, params = load(options.checkpoint)
     if not about.model.rpn:
         raise Problem(f"{options.checkpoint}: a Fast R-CNN proposes no regions itself")
@@ -257,23 +306,26 @@ def predict_command(options: argparse.Namespace) -> int:
 
 def propose_command(options: argparse.Namespace) -> int:
     """Writes what the region proposal network of a checkpoint proposes."""
-    import numpy as np
+    from examples.faster_rcnn import detect, pictures, sources
+    from jax_roipool.data import ImageError, clip
 
-    from examples.faster_rcnn import detect, sources
-
+    if options.output.suffix != ".npz":
+        raise Problem(f"{options.output}: the name of proposals ends in .npz")
+    pictures.check_parent(options.output)
     about, params = load(options.checkpoint)
     if not about.model.rpn:
         raise Problem(f"{options.checkpoint}: a Fast R-CNN proposes no regions itself")
     source = source_of(options, sources.Source.from_json(about.data))
     roidb = source.read(options.set or source.train_set)
     layer = sources.test_layer(roidb, about.model, 20)
-    found = {
-        roidb[i].id: np.clip(
-            boxes, 0, [roidb.widths[i] - 1, roidb.heights[i] - 1] * 2, dtype=np.float32
-        )
-        for i, boxes in detect.region_proposals(about.model, params, layer)
-    }
-    np.savez(options.output, **found)
+    try:
+        found = {
+            roidb[i].id: clip(boxes, roidb.heights[i], roidb.widths[i])
+            for i, boxes in detect.region_proposals(about.model, params, layer)
+        }
+    except ImageError as error:
+        raise Problem(str(error)) from error
+    sources.save_proposals(found, options.output)
     print(f"proposals: {options.output.resolve()}")
     return 0
 

@@ -103,6 +103,8 @@ def find(path: pathlib.Path) -> tuple[pathlib.Path, int]:
     """The run and the step that a user means by the path of either."""
     if not path.exists():
         raise Problem(f"{path}: no such checkpoint")
+    if path.name == "checkpoints":
+        path = path.parent
     if path.name.isdigit() and path.parent.name == "checkpoints":
         if not _is_whole(path):
             raise Problem(f"{path}: half a checkpoint: there is no {SUMS} in it")

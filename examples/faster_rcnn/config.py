@@ -18,6 +18,7 @@ class ModelConfig:
     Attributes:
       classes: Names, the background first.
       backbone: "small" (stride 8, GroupNorm) or "vgg16" (stride 16).
+      frozen_blocks: Of VGG16's five; they keep the weights that they are given.
       rpn: Whether it proposes regions itself (Faster R-CNN) or is given proposals
         (Fast R-CNN).
       short_side: To which images are resized, in pixels (`TRAIN.SCALES`).
@@ -43,6 +44,7 @@ class ModelConfig:
 
     classes: tuple[str, ...]
     backbone: str = "small"
+    frozen_blocks: int = 0
     rpn: bool = True
     short_side: int = 128
     long_side: int = 160
@@ -165,11 +167,15 @@ def small(classes: tuple[str, ...], **changes: Any) -> ModelConfig:
 
 
 def vgg16(classes: tuple[str, ...], **changes: Any) -> ModelConfig:
-    """py-faster-rcnn's VGG16, for weights in torchvision's layout."""
+    """py-faster-rcnn's VGG16, for weights in torchvision's layout.
+
+    It keeps the first two blocks of the weights; `frozen_blocks=0` is for random ones.
+    """
     return ModelConfig(
         classes,
         **{
             "backbone": "vgg16",
+            "frozen_blocks": 2,
             "short_side": 600,
             "long_side": 1000,
             "pixel_means": (123.675, 116.28, 103.53),
@@ -195,7 +201,8 @@ def training(preset: str, **changes: Any) -> TrainConfig:
     return TrainConfig(
         **{
             "steps": 70000,
-            "images_per_batch": 1,
+            # Its solver adds up the gradients of two images (`iter_size`).
+            "images_per_batch": 2,
             "optimizer": "sgd",
             "learning_rate": 1e-3,
             "schedule": "steps",

@@ -13,13 +13,24 @@ from examples.faster_rcnn.predict import predict
 from examples.faster_rcnn.step import Trainer
 from examples.faster_rcnn.train import CURVES, Options, train
 
+RUN = pathlib.Path("build/demo")
 PICTURED = 8  # test scenes in the picture
 
 
 def demo(
-    run: pathlib.Path, picture: pathlib.Path, seed: int = 0, steps: int | None = None
+    run: pathlib.Path | None,
+    picture: pathlib.Path,
+    seed: int = 0,
+    steps: int | None = None,
 ) -> int:
-    """Trains from random weights, evaluates, draws; prints the seconds of each."""
+    """Trains from random weights, evaluates, draws; prints the seconds of each.
+
+    Without a directory for the run the last demo's is overwritten.
+    """
+    pictures.check(picture)
+    if run is None:
+        run = RUN
+        shutil.rmtree(run, ignore_errors=True)
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -42,7 +53,6 @@ def demo(
     training = config.training("small", seed=seed, flips=False, **changes)
     evaluator = Evaluator(model, test)
     with part("train"):
-        shutil.rmtree(run, ignore_errors=True)
         options = Options(
             evaluate_every=max(training.steps // 3, 1),
             checkpoint_every=max(training.steps // 2, 1),

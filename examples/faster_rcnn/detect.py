@@ -13,7 +13,7 @@ from examples.faster_rcnn import targets
 from examples.faster_rcnn.config import ModelConfig
 from examples.faster_rcnn.model import Detector
 from examples.faster_rcnn.step import merge, structure
-from jax_roipool.data import MAX_LOG_SIZE, Minibatch, boxes
+from jax_roipool.data import MAX_LOG_SIZE, Minibatch, Roidb, boxes
 from jax_roipool.data.images import to_features
 
 
@@ -21,7 +21,8 @@ class Found(NamedTuple):
     """Detections of N images, D places each, in order of falling score.
 
     Attributes:
-      boxes: float32 [N, D, 4], pixels of the resized image, corners inclusive.
+      boxes: float32 [N, D, 4], pixels of the resized image, corners inclusive,
+        clipped to what the original image covers.
       classes: int32 [N, D], from 1.
       scores: float32 [N, D].
       valid: bool [N, D], whether there is one.
@@ -50,13 +51,15 @@ def suppressed(
     im_info: jax.Array,
 ) -> Found:
     """The head's answers for one image to detections: suppression in each class."""
-    height, width, _ = im_info
+    height, width, scale = im_info
     classes = len(config.classes)
     scores = jax.nn.softmax(logits).T[1:]  # [K - 1, R]
     moved = boxes.decode(
         rois, deltas, stds=jnp.array(config.bbox_stds), max_log_size=MAX_LOG_SIZE
     )
-    moved = boxes.clip(moved, height, width)
+    # The last pixel of the original image lies here after resizing, and not at
+    # `width - 1`.
+    moved = boxes.clip(moved, height - scale + 1, width - scale + 1)
     moved = moved.reshape(-1, classes, 4).transpose(1, 0, 2)[1:]
 
     def of_class(scores: jax.Array, moved: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -148,15 +151,15 @@ class Runner:
         self,
         params: Any,
         batches: Iterable[Minibatch],
-        roidb: Any = None,
+        roidb: Roidb,
         exchange: bool = False,
     ) -> Iterator[tuple[int, Detections]]:
-        """Of each image that is no padding, its index in the batches' roidb.
+        """Of each image that is no padding, its index in the roidb.
 
         Args:
           params: Of the detector.
           batches: In any order.
-          roidb: Has the proposals, for Fast R-CNN.
+          roidb: That of the batches; has the proposals, for Fast R-CNN.
           exchange: See `detect`.
         """
         for batch in batches:
@@ -168,10 +171,16 @@ class Runner:
             for i, index in enumerate(batch.image_index.tolist()):
                 if index >= 0:
                     some, scale = found.valid[i], batch.im_info[i, 2]
+                    # Sizes of resized images are rounded.
+                    corners = boxes.clip(
+                        found.boxes[i, some] / scale,
+                        roidb.heights[index],
+                        roidb.widths[index],
+                    )
                     yield (
                         index,
                         Detections(
-                            found.boxes[i, some] / scale,
+                            corners,
                             found.classes[i, some],
                             found.scores[i, some],
                         ),

@@ -110,7 +110,8 @@ class Detector(nnx.Module):
         if config.backbone == "vgg16":
             from examples.faster_rcnn.vgg16 import VGG16, VGG16Head
 
-            self.backbone, head = VGG16(rngs=rngs), VGG16Head
+            self.backbone = VGG16(rngs, frozen_blocks=config.frozen_blocks)
+            head = VGG16Head
         else:
             self.backbone, head = SmallBackbone(rngs=rngs), SmallHead
         self.base = base_anchors(

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from examples.faster_rcnn.detect import Detections
+from examples.faster_rcnn.problem import Problem
 from jax_roipool.data import iou
 
 LEAST_SCORE = 0.5  # of a detection that is drawn
@@ -124,6 +125,22 @@ def curves(entries: Sequence[dict[str, float]], file: pathlib.Path) -> None:
         ax.set_xlabel("seconds of training")
         ax.grid(alpha=0.3)
     _save(figure, file)
+
+
+def check(file: pathlib.Path) -> None:
+    """Raises Problem where no picture can be written, before work is done for it."""
+    kinds = Figure().canvas.get_supported_filetypes()
+    if file.suffix[1:].lower() not in kinds:
+        raise Problem(f"{file}: a picture's name ends in .png, .jpg, .pdf or .svg")
+    check_parent(file)
+
+
+def check_parent(file: pathlib.Path) -> None:
+    """Raises Problem where there is no directory for a file."""
+    if file.is_dir():
+        raise Problem(f"{file}: a directory is there")
+    if not file.parent.is_dir():
+        raise Problem(f"{file}: there is no directory {file.parent}")
 
 
 def _save(figure: Figure, file: pathlib.Path) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import zipfile
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -88,13 +90,25 @@ def with_proposals(roidb: Roidb, file: pathlib.Path) -> Roidb:
       Problem: The file cannot be read, lacks an image, or a box is wrong.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file open that is no archive.
+        with open(file, "rb") as stream, np.load(stream) as archive:
             missing = [r.id for r in roidb if r.id not in archive.files]
             if missing:
                 raise Problem(f"{file}: no proposals for image {missing[0]!r}")
             return roidb.add_proposals([archive[r.id] for r in roidb])
-    except (OSError, ValueError, TypeError) as error:
+    except Problem:
+        raise
+    except Exception as error:  # NumPy and zipfile have many
         raise Problem(f"{file}: proposals cannot be read: {error}") from error
+
+
+def save_proposals(found: Mapping[str, Any], file: pathlib.Path) -> None:
+    """Writes what `with_proposals` reads: an array per image id."""
+    # `np.savez` has arguments of its own, which an id may be.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in found.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def trainable(roidb: Roidb) -> Roidb:
@@ -131,4 +145,6 @@ def test_layer(roidb: Roidb, model: ModelConfig, images_per_batch: int) -> RoIDa
         has_rpn=True,
         shuffle=False,
     )
-    return RoIDataLayer(roidb, len(model.classes), config, epochs=1)
+    # Proposals are made of images whose classes the model does not know, too.
+    classes = max(len(model.classes), roidb.num_classes)
+    return RoIDataLayer(roidb, classes, config, epochs=1)

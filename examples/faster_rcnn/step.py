@@ -54,13 +54,14 @@ def optimizer(model: ModelConfig, config: TrainConfig) -> optax.GradientTransfor
     if config.optimizer == "sgd":
         update = optax.chain(update, optax.trace(decay=0.9))
     update = optax.chain(update, optax.scale_by_learning_rate(learning_rate(config)))
-    if model.backbone != "vgg16":
+    if not model.frozen_blocks:
         return update
 
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        return "frozen" if vgg16.is_frozen(path, model.frozen_blocks) else "trained"
+
     def labels(params: Any) -> Any:
-        return jax.tree.map_with_path(
-            lambda path, _: "frozen" if vgg16.is_frozen(path) else "trained", params
-        )
+        return jax.tree.map_with_path(label, params)
 
     return optax.partition({"trained": update, "frozen": optax.set_to_zero()}, labels)
 
@@ -100,6 +101,7 @@ class Trainer:
         quick = {"xla_backend_optimization_level": 0}
         self._random = jax.jit(random, compiler_options=quick)
         self._start = jax.jit(start)
+        self._is_finite = jax.jit(_is_finite, compiler_options=quick)
         shapes = jax.eval_shape(start, jax.eval_shape(random, jax.random.key(0)))
         self.shapes: TrainState = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
@@ -114,6 +116,10 @@ class Trainer:
         """The state before the first step, of these parameters or random ones."""
         params = self.random() if params is None else params
         return jax.device_put(self._start(params), self.replicated)
+
+    def is_finite(self, state: TrainState) -> bool:
+        """Whether no number of a state is NaN or infinite."""
+        return bool(self._is_finite(state))
 
     def model(self, params: Any) -> Detector:
         """The detector with these parameters."""
@@ -152,6 +158,10 @@ class Trainer:
     ) -> tuple[TrainState, Metrics]:
         """A step. The old state is used up."""
         return self.compile(batch)(state, self.put(batch))
+
+
+def _is_finite(state: TrainState) -> jax.Array:
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]).all()
 
 
 def structure(config: ModelConfig) -> Any:

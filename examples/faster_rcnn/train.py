@@ -22,7 +22,7 @@ from examples.faster_rcnn.evaluate import Evaluator
 from examples.faster_rcnn.losses import Metrics
 from examples.faster_rcnn.problem import Problem
 from examples.faster_rcnn.step import Trainer, TrainState
-from jax_roipool.data import ImageError, Roidb
+from jax_roipool.data import ImageError, Roidb, WorkerError
 
 LOG = "log.jsonl"
 CURVES = "curves.png"
@@ -153,23 +153,28 @@ def train(
             evaluator.compile(trainer.shapes.params)
         compiling = time.perf_counter() - start
         print(f"compiled for {len(layer.spec)} sizes of images in {compiling:.0f} s")
-        run.mkdir(parents=True, exist_ok=True)
         log = Log(run, first)
 
         def save(step: int) -> None:
+            if not trainer.is_finite(state):
+                raise Problem(
+                    f"the parameters are no longer finite at step {step}, and not "
+                    "saved: a smaller --learning-rate may help"
+                )
             about = checkpoints.Description(
                 model, training, step, layer.state, source.to_json()
             )
             checkpoints.save(run, state, about)
-            pictures.curves(log.entries, run / CURVES)
 
-        step, recent = first, []
+        step, saved, recent = first, first, []
         bar = _bar(training, first)
         with bar:
             for step in range(first + 1, training.steps + 1):
                 try:
-                    batch = next(layer)
-                except ImageError as error:
+                    batch = _next(layer)
+                except (ImageError, WorkerError) as error:
+                    if step - 1 > saved:
+                        save(step - 1)
                     raise Problem(str(error)) from error
                 state, metrics = trainer(state, batch)
                 recent.append(metrics)
@@ -178,17 +183,29 @@ def train(
                 if step % EVERY == 0 or last:
                     _note(log, bar, step, recent, training.images_per_batch)
                     recent.clear()
+                # Before an evaluation, which may fail.
+                if save_now := last or step % options.checkpoint_every == 0:
+                    save(step)
+                    saved = step
                 every = options.evaluate_every
                 if evaluator and every and not stop and (last or step % every == 0):
                     found = evaluator(state.params, options.evaluate_images)
                     log.add(step, **found)
                     tell = bar.write if sys.stderr.isatty() else print
                     tell(f"step {step}: AP50 {found['AP50']:.3f}")
-                if last or step % options.checkpoint_every == 0:
-                    save(step)
+                if save_now:
+                    pictures.curves(log.entries, run / CURVES)
                 if stop:
                     break
     return Result(state, step == training.steps, compiling)
+
+
+def _next(layer: Any) -> Any:
+    """The next minibatch, also after a worker process has died."""
+    try:
+        return next(layer)
+    except WorkerError:
+        return next(layer)
 
 
 def _begin(
@@ -202,6 +219,7 @@ def _begin(
                 f"{run} holds a run already: --resume goes on with it, --out names "
                 "another place"
             )
+        run.mkdir(parents=True, exist_ok=True)
         if options.weights is None:
             return trainer.init(), 0
         detector = trainer.model(trainer.random())

@@ -1,6 +1,7 @@
 """VGG16 (Simonyan and Zisserman 2014) and weights in torchvision's layout."""
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,21 @@ from examples.faster_rcnn.problem import Problem
 # Convolutions of each block; all but the last end in a maximum over 2 x 2.
 BLOCKS = (2, 2, 3, 3, 3)
 WIDTHS = (64, 128, 256, 512, 512)
-# The first two blocks keep the weights that they are given, as in Fast R-CNN.
-FROZEN_BLOCKS = 2
 
 
 class VGG16(nnx.Module):
-    """The convolutions, without the last maximum: stride 16."""
+    """The convolutions, without the last maximum: stride 16.
 
-    def __init__(self, rngs: nnx.Rngs, widths: tuple[int, ...] = WIDTHS) -> None:
+    The first `frozen_blocks` of the five blocks have no gradient.
+    """
+
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        widths: tuple[int, ...] = WIDTHS,
+        frozen_blocks: int = 0,
+    ) -> None:
+        self.frozen_blocks = frozen_blocks
         self.width = self.proposer_width = widths[-1]
         width_in = 3
         for block, (count, width) in enumerate(zip(BLOCKS, widths, strict=True), 1):
@@ -39,7 +47,7 @@ class VGG16(nnx.Module):
         for block, count in enumerate(BLOCKS, 1):
             for i in range(1, count + 1):
                 x = nnx.relu(getattr(self, f"conv{block}_{i}")(x))
-            if block == FROZEN_BLOCKS:
+            if block == self.frozen_blocks:
                 x = jax.lax.stop_gradient(x)
             if block < len(BLOCKS):
                 x = nnx.max_pool(x, (2, 2), (2, 2))
@@ -63,10 +71,16 @@ class VGG16Head(nnx.Module):
         return x
 
 
-def is_frozen(path: tuple[object, ...]) -> bool:
-    """Whether a parameter of a `Detector` stays as it is given."""
-    return path[0] == "backbone" and str(path[1]).startswith(
-        tuple(f"conv{block}_" for block in range(1, FROZEN_BLOCKS + 1))
+def is_frozen(path: tuple[Any, ...], frozen_blocks: int) -> bool:
+    """Whether a parameter of a `Detector` stays as it is given.
+
+    Args:
+      path: As `jax.tree.map_with_path` gives it, of nested dicts.
+      frozen_blocks: How many of VGG16's do.
+    """
+    module, part, *_ = (entry.key for entry in path)
+    return module == "backbone" and part.startswith(
+        tuple(f"conv{block}_" for block in range(1, frozen_blocks + 1))
     )
 
 
