@@ -180,6 +180,12 @@ def main() -> int:
     add("--process", type=int, help="which of them this is, from 0")
     add("--heartbeat", type=int, default=20, metavar="SECONDS")
     arguments = parser.parse_args()
+    for name, least in (("steps", 1), ("images", 1), ("local", 1), ("devices", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, got {value}")
+    if arguments.save is not None and not arguments.save.parent.is_dir():
+        parser.error(f"--save: no such directory: {arguments.save.parent}")
     if arguments.local:
         return launch(arguments)
     if arguments.cluster or arguments.coordinator:

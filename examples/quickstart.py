@@ -24,6 +24,7 @@ from jax_roipool.nnx import RoIPool
 
 BINS = 7
 STRIDE = 8  # pixels per cell of the feature map
+LEAST_SIDE = 64  # pixels: below that the boxes are smaller than a cell
 BIN_COLORS = ("#1f9bff", "#ff5a36")
 COLORS = ("#e6194b", "#f58231", "#3cb44b", "#4363d8", "#911eb4")
 
@@ -91,10 +92,22 @@ def boxes_for(height: int, width: int) -> np.ndarray:
 
 
 def load(path: pathlib.Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """The photograph as floats in [0, 1], its sides at most 1024, and boxes."""
+    """The photograph as floats in [0, 1], its sides at most 1024, and boxes.
+
+    Raises:
+      ValueError: It is no image, or a small one.
+    """
     if path is None:
         return skimage.data.astronaut() / 255.0, np.array(ASTRONAUT_BOXES)
-    image = skimage.util.img_as_float(skimage.io.imread(path))
+    try:
+        with path.open("rb") as stream:  # which its readers may leave open
+            image = skimage.util.img_as_float(skimage.io.imread(stream))
+    except Exception as error:  # each of its readers has its own
+        raise ValueError(f"{path}: no image that can be read: {error}") from error
+    if image.ndim == 4:
+        image = image[0]  # of an animation
+    if image.ndim == 3 and image.shape[-1] == 2:
+        image = image[..., 0]  # grey, and how opaque it is
     if image.ndim == 2:
         image = skimage.color.gray2rgb(image)
     elif image.shape[-1] == 4:
@@ -103,6 +116,11 @@ def load(path: pathlib.Path | None) -> tuple[np.ndarray, np.ndarray]:
     if shrink < 1:
         image = skimage.transform.rescale(
             image, shrink, channel_axis=-1, anti_aliasing=True
+        )
+    if min(image.shape[:2]) < LEAST_SIDE:
+        raise ValueError(
+            f"{path}: at least {LEAST_SIDE} x {LEAST_SIDE} pixels are needed, here are "
+            f"{image.shape[1]} x {image.shape[0]} (of 1024 at most)"
         )
     return image, boxes_for(*image.shape[:2])
 
@@ -244,8 +262,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.image is not None and not args.image.is_file():
         parser.error(f"no such file: {args.image}")
-
-    photo, boxes = load(args.image)
+    if not args.output.parent.is_dir():
+        parser.error(f"no such directory: {args.output.parent}")
+    try:
+        photo, boxes = load(args.image)
+    except ValueError as error:
+        parser.error(str(error))
     images = jnp.asarray(photo, jnp.float32)[None]  # [N, H, W, 3]
     index = np.zeros((len(boxes), 1))  # all in image 0
     rois = jnp.asarray(np.hstack([index, boxes]), jnp.float32)  # [K, 5]

@@ -145,6 +145,24 @@ def test_quickstart(tmp_path):
         output.unlink()
 
 
+def test_quickstart_on_photographs_of_ones_own(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    skimage = pytest.importorskip("skimage")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    quickstart = importlib.import_module("quickstart")
+    file = tmp_path / "photo.png"
+    shades = skimage.data.camera()[:200, :300]
+    for pixels in (shades, np.stack([shades] * 2, -1), np.stack([shades] * 4, -1)):
+        skimage.io.imsave(file, pixels, check_contrast=False)
+        assert quickstart.load(file)[0].shape == (200, 300, 3)
+    skimage.io.imsave(file, shades[:3], check_contrast=False)
+    with pytest.raises(ValueError, match="64 x 64 pixels are needed, here are 300 x 3"):
+        quickstart.load(file)
+    file.write_text("no image")
+    with pytest.raises(ValueError, match=r"photo.png: no image that can be read: "):
+        quickstart.load(file)
+
+
 def test_minibatch_example(tmp_path):
     pytest.importorskip("cv2")
     pytest.importorskip("matplotlib")
