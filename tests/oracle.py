@@ -39,7 +39,8 @@ def image_of(roi, images, valid=True):
     index = roi[0]
     with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN
         boxes = np.asarray(roi[1:]).astype(np.float32)
-    if not valid or not np.isfinite(boxes).all() or not np.isfinite(index):
+        finite = np.isfinite(boxes).all() and np.isfinite(index)
+    if not valid or not finite:
         return None
     return int(index) if 0 <= index < images else None
 

@@ -123,27 +123,32 @@ def test_dropout_is_for_training_alone():
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("frozen_blocks", [0, 1, 2])
+@pytest.mark.parametrize("frozen_blocks", [0, 2])
 def test_the_first_blocks_keep_their_weights(frozen_blocks):
     """Without a gradient, they neither decay nor move on."""
-    backbone = vgg16.VGG16(nnx.Rngs(0), WIDTHS, frozen_blocks)
-    state = nnx.to_pure_dict(nnx.state(backbone))
+    backbone = nnx.eval_shape(lambda: vgg16.VGG16(nnx.Rngs(0), WIDTHS, frozen_blocks))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32),
+        nnx.to_pure_dict(nnx.state(backbone)),
+    )
     params = {"backbone": state, "head": {"conv1_1": state["conv1_1"]}}
     model = config.vgg16(("__background__", "cat"), frozen_blocks=frozen_blocks)
     update = optimizer(model, config.training("vgg16", warmup=1))
 
-    def loss(params):
+    def loss(params, images):
         merged = nnx.merge(nnx.graphdef(backbone), nnx.State(params["backbone"]))
-        return merged(jnp.ones((1, 32, 32, 3)))[0].sum()
+        return merged(images)[0].sum()
 
     @jax.jit
-    def step(params, memory):
-        changes, memory = update.update(jax.grad(loss)(params), memory, params)
+    def step(params, memory, images):
+        gradient = jax.grad(loss)(params, images)
+        changes, memory = update.update(gradient, memory, params)
         return optax.apply_updates(params, changes), memory
 
     new, memory = params, update.init(params)
     for _ in range(3):
-        new, memory = step(new, memory)
+        new, memory = step(new, memory, jnp.ones((1, 16, 16, 3)))
     kept = {
         "/".join(key.key for key in path[:2])
         for path, same in jax.tree_util.tree_leaves_with_path(

@@ -10,6 +10,7 @@ import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -133,6 +134,20 @@ FOUND = [
         valid=None,
         size=(1, 1),
         scale=(1.0, 1.0),
+        mapped=None,
+        jitted=True,
+    ),
+    # A signalling NaN as the index of an image; the oracle warned in the soak.
+    Call(
+        form="flat",
+        layout="NHWC",
+        features=np.ones((1, 1, 8, 1, 1), np.float16),
+        rois=np.array([[[0x7F81, 0, 0, 0x4000, 0x4000]]], np.uint16).view(
+            jnp.bfloat16.dtype
+        ),
+        valid=None,
+        size=(4, 5),
+        scale=(2.5, 1.0),
         mapped=None,
         jitted=True,
     ),
