@@ -650,6 +650,8 @@ class Roidb(Sequence[Record]):
     def add_proposals(self, proposals: Iterable[Any]) -> "Roidb":
         """The same records with proposals; earlier ones are replaced.
 
+        What they overlap is computed here, once.
+
         Args:
           proposals: One array [m, 4] per record, any real dtype, `m` may differ
             and be 0. `0 <= x1 <= x2 <= width - 1`, likewise y; `data.clip` helps.
