@@ -97,6 +97,17 @@ def test_objects_outlive_what_brought_them():
     assert_same(got, value(0))
 
 
+def test_a_block_that_was_never_finished(parcels):
+    """As a packer leaves it that is killed between two system calls."""
+    if not os.path.isdir(shared._SHM):
+        pytest.skip("no /dev/shm")
+    packer = shared.Packer(parcels.name, 0)
+    got = parcels.open(packer.pack(value(0)))
+    open(os.path.join(shared._SHM, f"{parcels.name}_0_1"), "x").close()
+    parcels.close(1)  # the fixture finds nothing left
+    assert_same(got, value(0))
+
+
 def test_without_files_of_shared_memory(parcels, monkeypatch):
     """As on macOS: copied out of the block, which is free at once."""
     monkeypatch.setattr(shared, "_SHM", "/nowhere")

@@ -527,6 +527,9 @@ def test_options_that_do_not_fit(capsys, tmp_path, unbroken, source):
         assert words in told(capsys, *arguments)
     assert not nowhere.exists()
     assert checkpoints.find(run) == checkpoints.find(run / "checkpoints")
+    same = tmp_path / "checkpoints"
+    shutil.copytree(run, same)
+    assert checkpoints.find(same) == (same, STEPS)
 
 
 def test_a_demo_deletes_nothing_of_others(unbroken, source, tmp_path, monkeypatch):

@@ -103,7 +103,8 @@ def find(path: pathlib.Path) -> tuple[pathlib.Path, int]:
     """The run and the step that a user means by the path of either."""
     if not path.exists():
         raise Problem(f"{path}: no such checkpoint")
-    if path.name == "checkpoints":
+    # A run may have that name itself.
+    if path.name == "checkpoints" and not (path / "checkpoints").is_dir():
         path = path.parent
     if path.name.isdigit() and path.parent.name == "checkpoints":
         if not _is_whole(path):

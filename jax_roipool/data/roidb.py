@@ -580,8 +580,8 @@ class Roidb(Sequence[Record]):
             json.dumps([self.classes, self.category_ids, len(self)]).encode()
         )
         names = [*_PLAIN[:2], *_RAGGED, *(c for cut in _RAGGED.values() for c in cut)]
-        names = [n for n in names if n in self.columns and "image" not in n]
-        names = [n for n in names if n not in _DERIVED]
+        left_out = {"image_offsets", "image_bytes", *_DERIVED}
+        names = [n for n in names if n in self.columns and n not in left_out]
         index = self.columns["index"]
         for name in names:
             digest.update(name.encode())

@@ -7,6 +7,7 @@ last array is gone the block serves again. Blocks are reused because fresh pages
 dear: clearing them took as long as decoding the images.
 """
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -176,7 +177,8 @@ class Parcels:
             weakref.finalize(whole, mapped.__setitem__, 0, _FREE).atexit = False
         else:
             block = shared_memory.SharedMemory(name)
-            whole = np.array(_buffer(block))
+            # A block may be larger than what is in it.
+            whole = np.array(_buffer(block)[: max([end, *(last for _, last in spans)])])
             _buffer(block)[0] = _FREE
             block.close()
         arrays = [whole[first:last] for first, last in spans]
@@ -187,8 +189,12 @@ class Parcels:
         self._mapped.clear()
         for packer in range(packers):
             for i in itertools.count():
+                name = _name_of(self.name, packer, i)
                 try:
-                    name = _name_of(self.name, packer, i)
                     _unlink(shared_memory.SharedMemory(name))
                 except FileNotFoundError:
                     break
+                except ValueError:
+                    # Empty: its packer was killed while it made it.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(_SHM, name))
