@@ -20,7 +20,7 @@ import skimage
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from jax_roipool import data, roi_pool
+from jax_roipool import boxes, data, roi_pool
 from jax_roipool.data import (
     ImageConfig,
     LayerConfig,
@@ -69,7 +69,7 @@ def with_proposals(roidb: Roidb, count: int = 300) -> Roidb:
         extent = np.tile(near[:, 2:] - near[:, :2] + 1, 2)
         moved = near + rng.normal(0, 0.25, near.shape) * extent
         moved = np.sort(moved.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-        proposals.append(data.clip(moved, record.height, record.width))
+        proposals.append(boxes.clip(moved, record.height, record.width, inclusive=True))
     return roidb.add_proposals(proposals)
 
 

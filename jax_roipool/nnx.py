@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from jax_roipool import ops
-from jax_roipool.checks import Layout
+from jax_roipool.arguments import Layout
 
 
 class RoIPool(nnx.Module):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_roipool import checks, lowering, partitioning, primitive
+from jax_roipool import arguments, lowering, partitioning, primitive
 
 del lowering  # imported for what it registers
 
@@ -20,7 +20,7 @@ def roi_pool(
     spatial_scale: float | tuple[float, float] = 1.0,
     *,
     valid: Any = None,
-    layout: checks.Layout = "NHWC",
+    layout: arguments.Layout = "NHWC",
     forward_mode: bool = False,
 ) -> Array:
     """Pools the maximum of each bin of each region of interest (RoI).
@@ -92,9 +92,9 @@ def roi_pool(
              [[10., 11.],
               [14., 15.]]], dtype=float32)
     """
-    config = checks.check_config(output_size, spatial_scale, layout)
-    forward_mode = checks.check_forward_mode(forward_mode)
-    features, rois, valid = checks.check_arrays(features, rois, valid, layout)
+    config = arguments.check_config(output_size, spatial_scale, layout)
+    forward_mode = arguments.check_forward_mode(forward_mode)
+    features, rois, valid = arguments.check_arrays(features, rois, valid, layout)
     return _roi_pool(features, rois, valid, config, forward_mode)
 
 
@@ -105,7 +105,7 @@ def roi_pool_with_argmax(
     spatial_scale: float | tuple[float, float] = 1.0,
     *,
     valid: Any = None,
-    layout: checks.Layout = "NHWC",
+    layout: arguments.Layout = "NHWC",
     forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """`roi_pool`, and where each maximum was found.
@@ -141,9 +141,9 @@ def roi_pool_with_argmax(
       >>> argmax[0, 0, :, 0]                             # rows 3, columns 1, 3
       Array([13, 15], dtype=int32)
     """
-    config = checks.check_config(output_size, spatial_scale, layout)
-    forward_mode = checks.check_forward_mode(forward_mode)
-    features, rois, valid = checks.check_arrays(features, rois, valid, layout)
+    config = arguments.check_config(output_size, spatial_scale, layout)
+    forward_mode = arguments.check_forward_mode(forward_mode)
+    features, rois, valid = arguments.check_arrays(features, rois, valid, layout)
     return _roi_pool_with_argmax(features, rois, valid, config, forward_mode)
 
 
@@ -152,7 +152,7 @@ def valid_rois(
     rois: Any,
     *,
     valid: Any = None,
-    layout: checks.Layout = "NHWC",
+    layout: arguments.Layout = "NHWC",
 ) -> Array:
     """Which RoIs are not empty.
 
@@ -183,8 +183,8 @@ def valid_rois(
       >>> valid_rois(features, rois)
       Array([ True, False, False], dtype=bool)
     """
-    checks.check_layout(layout)
-    features, rois, valid = checks.check_arrays(features, rois, valid, layout)
+    arguments.check_layout(layout)
+    features, rois, valid = arguments.check_arrays(features, rois, valid, layout)
     return _valid_rois(rois, valid, features.shape[0])
 
 
@@ -225,7 +225,7 @@ def _boxes_and_image(
 
 
 def _canonical(
-    features: Array, rois: Array, valid: Array | None, layout: checks.Layout
+    features: Array, rois: Array, valid: Array | None, layout: arguments.Layout
 ) -> tuple[Array, Array, Array]:
     """Features, boxes and image indices as the primitives want them."""
     rois = jax.lax.stop_gradient(rois)
@@ -235,23 +235,7 @@ def _canonical(
         features = jnp.expand_dims(features, 1)  # each image a group
     elif features.ndim == 3:
         features = jnp.expand_dims(features, 0)
-    return _vary_alike(features, boxes, image)
-
-
-def _vary_alike(*arrays: Array) -> tuple[Any, ...]:
-    """The arrays, all varying over the manual axes over which any of them does.
-
-    Inside `shard_map` an array may be the same on all devices of a mesh axis
-    while another varies. JAX inserts the casts, whose transpose is the sum over
-    devices, into its own operations but not around a primitive of ours. They
-    stand outside the `custom_vjp`, whose gradient then varies as its input does.
-    """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
-    union = frozenset().union(*varying)
-    return tuple(
-        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
-        for x, axes in zip(arrays, varying, strict=True)
-    )
+    return partitioning.match_varying_axes(features, boxes, image)
 
 
 # --- The gradient ----------------------------------------------------------
@@ -265,12 +249,12 @@ def _vary_alike(*arrays: Array) -> tuple[Any, ...]:
 class _Static:
     """What the backward pass must know and the residuals do not tell."""
 
-    config: checks.Config
+    config: arguments.Config
     group_ndim: int
     map_size: tuple[Any, Any, Any]  # images, rows, columns
 
     @classmethod
-    def of(cls, features: Array, config: checks.Config) -> "_Static":
+    def of(cls, features: Array, config: arguments.Config) -> "_Static":
         rows, columns, _ = primitive.rows_columns_channels(
             features.shape, config.layout
         )
@@ -347,7 +331,7 @@ def _roi_pool(
     features: Array,
     rois: Array,
     valid: Array | None,
-    config: checks.Config,
+    config: arguments.Config,
     forward_mode: bool,
 ) -> Array:
     features, boxes, image = _canonical(features, rois, valid, config.layout)
@@ -360,7 +344,7 @@ def _roi_pool_with_argmax(
     features: Array,
     rois: Array,
     valid: Array | None,
-    config: checks.Config,
+    config: arguments.Config,
     forward_mode: bool,
 ) -> tuple[Array, Array]:
     features, boxes, image = _canonical(features, rois, valid, config.layout)

@@ -89,6 +89,25 @@ def reshard_operands(
     )
 
 
+# --- Manual: inside shard_map -------------------------------------------------
+
+
+def match_varying_axes(*arrays: Array) -> tuple[Any, ...]:
+    """The arrays, all varying over the manual axes over which any of them does.
+
+    Inside `shard_map` an array may be the same on all devices of a mesh axis
+    while another varies. JAX inserts the casts, whose transpose is the sum over
+    devices, into its own operations but not around a primitive of ours. They
+    stand outside the `custom_vjp`, whose gradient then varies as its input does.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*varying)
+    return tuple(
+        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
+        for x, axes in zip(arrays, varying, strict=True)
+    )
+
+
 # --- Auto: what the compiler is told -----------------------------------------
 #
 # A dimension of an operand or a result is a factor: groups g0, g1, ..., RoIs k0,

@@ -4,87 +4,11 @@ Written from the published rules (R-CNN, Fast R-CNN, docs/data.md) and from
 nothing in the package. float32 where the rule says so, number by number.
 """
 
-import math
-
 import numpy as np
 
+from tests import boxes_oracle
+
 F = np.float32
-
-
-def size(low, high):
-    return F(F(high) - F(low)) + F(1)
-
-
-def area(box):
-    width, height = size(box[0], box[2]), size(box[1], box[3])
-    return width * height if width > 0 and height > 0 else F(0)
-
-
-def shared(a, b):
-    corners = [max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])]
-    return min(area(corners), area(a), area(b))
-
-
-def iou(a, b):
-    if not np.isfinite([*a, *b]).all():
-        return F(0)
-    union = F(area(a) + area(b)) - shared(a, b)
-    return shared(a, b) / union if union > 0 else F(0)
-
-
-def overlaps(boxes, others):
-    result = np.zeros((len(boxes), len(others)), F)
-    for i, a in enumerate(boxes):
-        for j, b in enumerate(others):
-            result[i, j] = iou(a, b)
-    return result
-
-
-def nms(boxes, scores, threshold, max_outputs, valid=None):
-    """Greedy: the best that is left, until nothing is left."""
-    left = [
-        i
-        for i in range(len(boxes))
-        if (valid is None or valid[i])
-        and not np.isnan(scores[i])
-        and np.isfinite(boxes[i]).all()
-    ]
-    left.sort(key=lambda i: -float(scores[i]))  # stable: the lower index first
-    # One box against many at a time, or the test would take minutes.
-    boxes = np.asarray(boxes, F)
-    left = np.array(left, int)
-    chosen = []
-    while len(left) and len(chosen) < max_outputs:
-        best, left = left[0], left[1:]
-        chosen.append(best)
-        left = left[_iou_with_all(boxes[best], boxes[left]) <= F(threshold)]
-    return chosen
-
-
-def _areas(boxes):
-    width, height = (boxes[:, i + 2] - boxes[:, i] + F(1) for i in (0, 1))
-    return np.where((width > 0) & (height > 0), width * height, F(0))
-
-
-def _iou_with_all(box, boxes):
-    """As `iou`; a test holds the two together."""
-    corners = np.concatenate(
-        [np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])], axis=1
-    )
-    mine, theirs = _areas(box[None]), _areas(boxes)
-    common = np.minimum(_areas(corners), np.minimum(mine, theirs))
-    union = mine + theirs - common
-    return np.where(union > 0, common / np.where(union > 0, union, F(1)), F(0))
-
-
-def deltas(box, target):
-    """(dx, dy, dw, dh) in float64: what float32 should be near."""
-    x1, y1, x2, y2 = map(float, box)
-    u1, v1, u2, v2 = map(float, target)
-    w, h, tw, th = x2 - x1 + 1, y2 - y1 + 1, u2 - u1 + 1, v2 - v1 + 1
-    dx = (u1 + tw / 2 - x1 - w / 2) / w
-    dy = (v1 + th / 2 - y1 - h / 2) / h
-    return dx, dy, math.log(tw / w), math.log(th / h)
 
 
 def match(record, boxes):
@@ -95,7 +19,7 @@ def match(record, boxes):
         for i, truth in enumerate(record.boxes):
             if record.crowd[i] or record.difficult[i]:
                 continue
-            overlap = iou(box, truth)
+            overlap = boxes_oracle.iou(box, truth, inclusive=True)
             if overlap > best[0]:
                 best = (overlap, i)
         result.append(best)
@@ -109,7 +33,9 @@ def target_statistics(records, num_classes, threshold=0.5):
         boxes = [*record.boxes[record.trainable], *record.proposals]
         for box, (overlap, i) in zip(boxes, match(record, boxes), strict=True):
             if i >= 0 and overlap >= F(threshold):
-                targets[record.classes[i]].append(deltas(box, record.boxes[i]))
+                targets[record.classes[i]].append(
+                    boxes_oracle.deltas(box, record.boxes[i], inclusive=True)
+                )
     means, stds = np.zeros((num_classes, 4)), np.ones((num_classes, 4))
     for k, some in enumerate(targets):
         if some:
@@ -173,7 +99,8 @@ def sample(
     ):
         crowds = [b for b, c in zip(record.boxes, record.crowd, strict=True) if c]
         if i >= len(truth) and any(
-            shared(box, c) / area(box) > F(crowd_threshold) for c in crowds
+            boxes_oracle.shared(box, c, True) / boxes_oracle.area(box, True)
+            > F(crowd_threshold) for c in crowds
         ):
             continue
         if overlap >= F(fg):
@@ -194,7 +121,9 @@ def sample(
         if row < len(foreground):
             k = matched[i][1]
             label = labels[row] = record.classes[k]
-            for j, delta in enumerate(deltas(rois[row], record.boxes[k])):
+            for j, delta in enumerate(
+                boxes_oracle.deltas(rois[row], record.boxes[k], inclusive=True)
+            ):
                 targets[row, 4 * label + j] = (delta - means[j]) / stds[j]
                 weights[row, 4 * label + j] = 1
     valid = np.arange(count) < len(foreground) + len(background)

@@ -10,8 +10,9 @@ pytest.importorskip("flax")
 from examples.faster_rcnn import targets
 from examples.faster_rcnn.anchors import anchors, base_anchors
 from examples.faster_rcnn.config import ModelConfig, TrainConfig
-from jax_roipool.data import SamplingConfig, decode
-from tests import data_oracle
+from jax_roipool.boxes import decode
+from jax_roipool.data import SamplingConfig
+from tests import boxes_oracle
 
 # One worker of pytest-xdist: the tests share compiled programs.
 pytestmark = pytest.mark.xdist_group("test_detector_targets.py")
@@ -66,7 +67,7 @@ def rules(boxes, valid, height, width, config):
         a[0] >= 0 and a[1] >= 0 and a[2] < width and a[3] < height for a in ANCHORS
     ]
     truth = [b for b, v in zip(boxes, valid, strict=True) if v]
-    table = data_oracle.overlaps(ANCHORS, truth)
+    table = boxes_oracle.all_pairs(boxes_oracle.iou, ANCHORS, truth, inclusive=True)
     fg, bg = set(), set()
     for i in np.flatnonzero(inside):
         best = max(table[i], default=0)
@@ -103,7 +104,7 @@ def test_anchor_targets(seed):
     assert len(chosen_fg) == min(len(fg), 12)
     assert len(chosen_bg) == min(len(bg), 24 - len(chosen_fg))
     if len(chosen_fg):
-        back = decode(ANCHORS[chosen_fg], deltas[labels == 1])
+        back = decode(ANCHORS[chosen_fg], deltas[labels == 1], inclusive=True)
         truth = boxes[valid]
         for i, box in zip(chosen_fg, back, strict=True):
             np.testing.assert_allclose(box, truth[table[i].argmax()], atol=1e-3)
@@ -153,10 +154,10 @@ def test_proposals():
         )
 
     got, valid = jax.jit(run)(logits, deltas)
-    boxes = np.clip(decode(ANCHORS, deltas), 0, np.float32([59, 49, 59, 49]))
+    boxes = np.clip(decode(ANCHORS, deltas, inclusive=True), 0, np.float32([59, 49, 59, 49]))
     size = boxes[:, 2:] - boxes[:, :2] + 1
     order = [i for i in np.argsort(-logits) if (size[i] >= 9).all()][:100]
-    kept = data_oracle.nms(boxes[order], logits[order], 0.7, 30)
+    kept = boxes_oracle.nms(boxes[order], logits[order], 0.7, 30, inclusive=True)
     np.testing.assert_allclose(got[: len(kept)], boxes[order][kept], atol=1e-3)
     assert np.asarray(valid).sum() == len(kept) < 30 or len(kept) == 30
     np.testing.assert_array_equal(np.asarray(got)[~np.asarray(valid)], 0)
@@ -191,7 +192,7 @@ def test_samples(seed):
         compiled_samples(jax.random.key(seed), proposed, there, boxes, classes, valid),
     )
     pool = [tuple(b) for b in np.concatenate([proposed[there], boxes[valid]])]
-    table = data_oracle.overlaps(np.array(pool).reshape(-1, 4), boxes[valid])
+    table = boxes_oracle.all_pairs(boxes_oracle.iou, np.array(pool).reshape(-1, 4), boxes[valid], inclusive=True)
     best = table.max(axis=1, initial=0)
     fg, bg = int((best >= 0.5).sum()), int((best < 0.5).sum())
     chosen_fg = min(fg, 4)
@@ -210,6 +211,7 @@ def test_samples(seed):
                 got.rois[i],
                 got.bbox_targets[i].reshape(4, 4)[label],
                 stds=SAMPLING.bbox_stds,
+                inclusive=True,
             )
             np.testing.assert_allclose(back, boxes[valid][truth], atol=1e-3)
         else:

@@ -307,7 +307,8 @@ def predict_command(options: argparse.Namespace) -> int:
 def propose_command(options: argparse.Namespace) -> int:
     """Writes what the region proposal network of a checkpoint proposes."""
     from examples.faster_rcnn import detect, pictures, sources
-    from jax_roipool.data import ImageError, clip
+    from jax_roipool.boxes import clip
+    from jax_roipool.data import ImageError
 
     if options.output.suffix != ".npz":
         raise Problem(f"{options.output}: the name of proposals ends in .npz")
@@ -320,7 +321,9 @@ def propose_command(options: argparse.Namespace) -> int:
     layer = sources.test_layer(roidb, about.model, 20)
     try:
         found = {
-            roidb[i].id: clip(boxes, roidb.heights[i], roidb.widths[i])
+            roidb[i].id: clip(
+                boxes, roidb.heights[i], roidb.widths[i], inclusive=True
+            )
             for i, boxes in detect.region_proposals(about.model, params, layer)
         }
     except ImageError as error:

@@ -13,7 +13,8 @@ from examples.faster_rcnn import targets
 from examples.faster_rcnn.config import ModelConfig
 from examples.faster_rcnn.model import Detector
 from examples.faster_rcnn.step import merge, structure
-from jax_roipool.data import MAX_LOG_SIZE, Minibatch, Roidb, boxes
+from jax_roipool import boxes
+from jax_roipool.data import Minibatch, Roidb
 from jax_roipool.data.images import to_features
 
 
@@ -55,17 +56,28 @@ def suppressed(
     classes = len(config.classes)
     scores = jax.nn.softmax(logits).T[1:]  # [K - 1, R]
     moved = boxes.decode(
-        rois, deltas, stds=jnp.array(config.bbox_stds), max_log_size=MAX_LOG_SIZE
+        rois,
+        deltas,
+        stds=jnp.array(config.bbox_stds),
+        max_log_size=boxes.MAX_LOG_SIZE,
+        inclusive=True,
     )
     # The last pixel of the original image lies here after resizing, and not at
     # `width - 1`.
-    moved = boxes.clip(moved, height - scale + 1, width - scale + 1)
+    moved = boxes.clip(
+        moved, height - scale + 1, width - scale + 1, inclusive=True
+    )
     moved = moved.reshape(-1, classes, 4).transpose(1, 0, 2)[1:]
 
     def of_class(scores: jax.Array, moved: jax.Array) -> tuple[jax.Array, jax.Array]:
         alive = valid & (scores >= config.score_threshold)
         index, some = boxes.nms(
-            moved, scores, config.nms_threshold, config.max_detections, valid=alive
+            moved,
+            scores,
+            config.nms_threshold,
+            config.max_detections,
+            valid=alive,
+            inclusive=True,
         )
         return moved[index], jnp.where(some, scores[index], -1)
 
@@ -176,6 +188,7 @@ class Runner:
                         found.boxes[i, some] / scale,
                         roidb.heights[index],
                         roidb.widths[index],
+                        inclusive=True,
                     )
                     yield (
                         index,

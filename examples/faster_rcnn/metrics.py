@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from examples.faster_rcnn.detect import Detections
-from jax_roipool.data import Roidb, iou
+from jax_roipool.boxes import iou
+from jax_roipool.data import Roidb
 
 Array = NDArray[Any]
 Method = Literal["11-point", "area"]
@@ -72,7 +73,7 @@ def match(
     right = []
     for i in np.argsort(-scores, kind="stable"):
         own, difficult = truth[image[i]]
-        overlap = iou(boxes[i : i + 1], own)[0] if len(own) else np.zeros(0)
+        overlap = iou(boxes[[i]], own, inclusive=True)[0] if len(own) else np.zeros(0)
         best = int(overlap.argmax()) if len(own) else -1
         if best < 0 or overlap[best] < np.float32(threshold):
             right.append(False)

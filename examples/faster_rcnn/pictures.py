@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from examples.faster_rcnn.detect import Detections
 from examples.faster_rcnn.problem import Problem
-from jax_roipool.data import iou
+from jax_roipool.boxes import iou
 
 LEAST_SCORE = 0.5  # of a detection that is drawn
 SAME_PLACE = 0.5  # from this IoU on, whatever the classes
@@ -29,8 +29,9 @@ def shown(found: Detections, least: float) -> NDArray[np.intp]:
     """What is drawn, in order of falling score: of two in one place the better."""
     order = [i for i in np.argsort(-found.scores) if found.scores[i] >= least]
     kept: list[int] = []
+    overlaps = iou(found.boxes, found.boxes, inclusive=True)
     for i in order:
-        if not kept or iou(found.boxes[[i]], found.boxes[kept]).max() < SAME_PLACE:
+        if overlaps[i, kept].max(initial=0) < SAME_PLACE:
             kept.append(i)
     return np.array(kept, np.intp)
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from examples.faster_rcnn.config import ModelConfig, TrainConfig
-from jax_roipool.data import MAX_LOG_SIZE, SamplingConfig, boxes
+from jax_roipool import boxes
+from jax_roipool.data import SamplingConfig
 
 
 class AnchorTargets(NamedTuple):
@@ -90,7 +91,7 @@ def anchor_targets(
     height, width = im_info[0], im_info[1]
     inside = (anchors[:, :2] >= 0).all(axis=1)
     inside &= (anchors[:, 2] < width) & (anchors[:, 3] < height)
-    overlaps = boxes.iou(anchors, gt_boxes)
+    overlaps = boxes.iou(anchors, gt_boxes, inclusive=True)
     overlaps = jnp.where(inside[:, None] & gt_valid, overlaps, 0)
     best = overlaps.max(axis=1)
     best_of_truth = overlaps.max(axis=0)
@@ -100,7 +101,8 @@ def anchor_targets(
     most = int(config.rpn_samples * config.rpn_fg_fraction)
     index, labels = draw(key, fg, bg, config.rpn_samples, most)
     truth = overlaps[index].argmax(axis=1)
-    return AnchorTargets(index, labels, boxes.encode(anchors[index], gt_boxes[truth]))
+    deltas = boxes.encode(anchors[index], gt_boxes[truth], inclusive=True)
+    return AnchorTargets(index, labels, deltas)
 
 
 def proposals(
@@ -126,10 +128,11 @@ def proposals(
     """
     logits, deltas = jax.lax.stop_gradient((logits, deltas))
     height, width, scale = im_info
-    found = boxes.decode(anchors, deltas, max_log_size=MAX_LOG_SIZE)
-    found = boxes.clip(found, height, width)
-    size = found[:, 2:] - found[:, :2] + 1
-    large = (size >= config.min_size * scale).all(axis=1)
+    found = boxes.decode(
+        anchors, deltas, max_log_size=boxes.MAX_LOG_SIZE, inclusive=True
+    )
+    found = boxes.clip(found, height, width, inclusive=True)
+    large = boxes.remove_small(found, config.min_size * scale, inclusive=True)
     scores = jnp.where(large, logits, -jnp.inf)
     # Sorting stays on the device of its image, which `jax.lax.top_k` does not.
     order = jnp.argsort(scores, descending=True)[: counts[0]]
@@ -140,6 +143,7 @@ def proposals(
         config.proposal_threshold,
         counts[1],
         valid=scores > -jnp.inf,
+        inclusive=True,
     )
     return jnp.where(valid[:, None], found[index], 0), valid
 
@@ -172,7 +176,7 @@ def sample_rois(
     """
     rois = jnp.concatenate([proposed, gt_boxes])
     valid = jnp.concatenate([valid, gt_valid])
-    overlaps = jnp.where(gt_valid, boxes.iou(rois, gt_boxes), 0)
+    overlaps = jnp.where(gt_valid, boxes.iou(rois, gt_boxes, inclusive=True), 0)
     overlap, truth = overlaps.max(axis=1), overlaps.argmax(axis=1)
     fg = valid & (overlap >= config.fg_threshold)
     bg = valid & (overlap < config.bg_threshold_high)
@@ -183,7 +187,11 @@ def sample_rois(
     rois = jnp.where(some[:, None], rois[chosen], 0)
     labels = jnp.where(kind == 1, gt_classes[truth], 0).astype(jnp.int32)
     deltas = boxes.encode(
-        rois, gt_boxes[truth], means=config.bbox_means, stds=config.bbox_stds
+        rois,
+        gt_boxes[truth],
+        means=config.bbox_means,
+        stds=config.bbox_stds,
+        inclusive=True,
     )
     # Four numbers per class, of which only those of the RoI's own class count.
     own = jax.nn.one_hot(labels, num_classes) * (labels > 0)[:, None]

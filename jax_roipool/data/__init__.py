@@ -1,10 +1,13 @@
-"""Fast R-CNN's data layer: records, sampling of RoIs, images, minibatches, boxes.
+"""Fast R-CNN's data layer: records, sampling of RoIs, images, minibatches.
+
+Boxes are those of Fast R-CNN: corners are pixels, `inclusive=True` for the functions
+of `jax_roipool.boxes`.
 
 >>> from jax_roipool import data
->>> data.iou([[0, 0, 9, 9]], [[0, 0, 9, 4]])
-array([[0.5]], dtype=float32)
+>>> data.Record("7", "7.jpg", height=60, width=100, boxes=[[0, 3, 4, 8]], classes=[1])
+<Record '7': 7.jpg, 100 x 60, 1 boxes, no proposals>
 
-Boxes, records and sampling need NumPy and JAX alone. Images, and so minibatches and
+Records and sampling need NumPy and JAX alone. Images, and so minibatches and
 the layer, need the packages of `pip install 'jax_roipool[data]'`, and are imported
 when they are first asked for.
 """
@@ -12,14 +15,6 @@ when they are first asked for.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jax_roipool.data.boxes import MAX_LOG_SIZE as MAX_LOG_SIZE
-from jax_roipool.data.boxes import areas as areas
-from jax_roipool.data.boxes import clip as clip
-from jax_roipool.data.boxes import decode as decode
-from jax_roipool.data.boxes import encode as encode
-from jax_roipool.data.boxes import flip as flip
-from jax_roipool.data.boxes import iou as iou
-from jax_roipool.data.boxes import nms as nms
 from jax_roipool.data.readers import VOC_CLASSES as VOC_CLASSES
 from jax_roipool.data.readers import read_coco as read_coco
 from jax_roipool.data.readers import read_voc as read_voc

@@ -17,7 +17,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from jax_roipool.data import boxes as _boxes
+from jax_roipool import boxes as _boxes
+from jax_roipool.boxes.arrays import is_real
 from jax_roipool.data.checks import whole
 from jax_roipool.data.progress import progress
 
@@ -95,7 +96,7 @@ def _rows(value: Any, where: str) -> Array:
     array = np.asarray(value)
     if array.size == 0 and array.ndim < 2:
         array = np.zeros((0, 4), np.float32)
-    if not _boxes.is_real(array.dtype):
+    if not is_real(array.dtype):
         raise TypeError(f"{where} must be real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(
@@ -117,7 +118,7 @@ def _box_array(value: Any, height: int, width: int, where: str) -> Array:
         raise ValueError(
             f"{where}[{i}] must satisfy 0 <= x1 <= x2 <= width - 1 and 0 <= y1 <= y2 "
             f"<= height - 1 in an image of {width} x {height}, got "
-            f"{array[i].tolist()}; data.clip cuts boxes to an image"
+            f"{array[i].tolist()}; boxes.clip cuts boxes to an image"
         )
     return array
 
@@ -266,11 +267,11 @@ class Record:
             )
 
     def flip(self) -> "Record":
-        """The record of the mirrored image; twice is the first, as `data.flip`."""
+        """The record of the mirrored image; twice is the first, as `boxes.flip`."""
         fields = dict(self.__dict__, flipped=not self.flipped)
         for name in ("boxes", "proposals"):
             if fields[name] is not None:
-                fields[name] = _frozen(_boxes.flip(fields[name], self.width))
+                fields[name] = _frozen(_boxes.flip(fields[name], self.width, inclusive=True))
         return Record._unchecked(**fields)
 
     def match(self, boxes: Any) -> tuple[Array, Array]:
@@ -289,7 +290,7 @@ class Record:
         if not len(which):
             return np.zeros(len(boxes), np.float32), np.full(len(boxes), -1, np.int32)
         # The many in rows: NumPy is slow along a short last axis.
-        table = _boxes.iou(self.boxes[which], boxes)
+        table = _boxes.iou(self.boxes[which], boxes, inclusive=True)
         best = table.argmax(axis=0)
         overlap = table[best, np.arange(len(boxes))]
         index = np.where(overlap > 0, which[best], -1)
@@ -313,7 +314,7 @@ class Record:
         self.check_classes(num_classes)
         which = np.flatnonzero(self.trainable)
         result = np.zeros((num_classes, len(boxes)), np.float32)
-        table = _boxes.iou(self.boxes[which], boxes)
+        table = _boxes.iou(self.boxes[which], boxes, inclusive=True)
         np.maximum.at(result, self.classes[which], table)
         return result.T
 
@@ -654,7 +655,7 @@ class Roidb(Sequence[Record]):
 
         Args:
           proposals: One array [m, 4] per record, any real dtype, `m` may differ
-            and be 0. `0 <= x1 <= x2 <= width - 1`, likewise y; `data.clip` helps.
+            and be 0. `0 <= x1 <= x2 <= width - 1`, likewise y; `boxes.clip` helps.
 
         Raises:
           TypeError, ValueError: A list of another length, an array that is not
@@ -770,7 +771,7 @@ class Roidb(Sequence[Record]):
             truth = np.flatnonzero(record.trainable)
             index = np.concatenate([index[some], truth])
             rois = np.concatenate([record.proposals[some], record.boxes[truth]])
-            deltas = _boxes.encode(rois, record.boxes[index]).astype(np.float64)
+            deltas = _boxes.encode(rois, record.boxes[index], inclusive=True).astype(np.float64)
             row = record.classes[index] if per_class else np.zeros(len(index), int)
             for k in np.unique(row):
                 part = deltas[row == k]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_roipool.data import boxes as _boxes
+from jax_roipool import boxes as _boxes
 from jax_roipool.data.checks import whole
 from jax_roipool.data.roidb import Array, Record
 
@@ -216,8 +216,8 @@ def _in_crowd(rois: Array, crowd: Array, threshold: float) -> Array:
     """Which RoIs have more than this share of their area in one crowd box."""
     low = np.maximum(rois[:, None, :2], crowd[None, :, :2])
     high = np.minimum(rois[:, None, 2:], crowd[None, :, 2:])
-    shared = _boxes.areas(np.concatenate([low, high], axis=-1))
-    share = shared / np.maximum(_boxes.areas(rois), np.float32(1e-30))[:, None]
+    shared = _boxes.areas(np.concatenate([low, high], axis=-1), inclusive=True)
+    share = shared / np.maximum(_boxes.areas(rois, inclusive=True), np.float32(1e-30))[:, None]
     return (share > np.float32(threshold)).any(axis=1)
 
 
@@ -406,7 +406,9 @@ def _spread(
     )
     weights = np.asarray(config.bbox_inside_weights, np.float32)
     result = np.zeros((3, count, num_classes, 4), np.float32)
-    result[0, rows, labels] = _boxes.encode(rois, targets, means=means, stds=stds)
+    result[0, rows, labels] = _boxes.encode(
+        rois, targets, means=means, stds=stds, inclusive=True
+    )
     result[1, rows, labels] = weights
     result[2, rows, labels] = weights > 0
     blobs = result.reshape(3, count, 4 * num_classes)

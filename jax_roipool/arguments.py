@@ -45,6 +45,17 @@ def check_config(output_size: Any, spatial_scale: Any, layout: Any) -> Config:
     )
 
 
+def check_int(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The value as an int, if it is one, at least `least` and at most `most`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a static int, got {value!r}")
+    if value < least and most is None:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if most is not None and not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, got {value}")
+    return int(value)
+
+
 def check_forward_mode(forward_mode: Any) -> bool:
     """`forward_mode`, if it is static and a bool."""
     if isinstance(forward_mode, bool | np.bool_):
