@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_roipool.data.checks import whole
+from jax_roipool.data.checks import instance, whole
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import (
     ImageError,
@@ -199,8 +199,7 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
         )
     if not len(roidb):
         raise ValueError("roidb must not be empty: no images")
-    if not isinstance(config, LayerConfig):
-        raise TypeError(f"config must be a LayerConfig, got {config!r}")
+    instance("config", config, LayerConfig)
     if whole("num_classes", num_classes, 1) < roidb.num_classes:
         raise ValueError(
             f"num_classes must be at least that of the roidb, {roidb.num_classes} "
