@@ -36,6 +36,44 @@ from jax_roipool.data.sampling import choose as choose
 from jax_roipool.data.sampling import has_samples as has_samples
 from jax_roipool.data.sampling import sample as sample
 
+__all__ = [
+    "MAX_LOG_SIZE",
+    "VOC_CLASSES",
+    "Candidates",
+    "EpochPlan",
+    "Experiment",
+    "ImageConfig",
+    "ImageError",
+    "LayerConfig",
+    "Minibatch",
+    "Record",
+    "Report",
+    "RoIDataLayer",
+    "Roidb",
+    "Sample",
+    "SamplingConfig",
+    "Step",
+    "TargetStatistics",
+    "WorkerError",
+    "areas",
+    "bbox_targets",
+    "candidates",
+    "choose",
+    "clip",
+    "decode",
+    "encode",
+    "flip",
+    "get_minibatch",
+    "has_samples",
+    "iou",
+    "nms",
+    "read_coco",
+    "read_experiment",
+    "read_voc",
+    "sample",
+    "to_features",
+]
+
 if TYPE_CHECKING:
     from jax_roipool.data.config import LayerConfig as LayerConfig
     from jax_roipool.data.experiments import Experiment as Experiment

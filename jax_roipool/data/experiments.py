@@ -209,7 +209,7 @@ def read_experiment(
             "read_experiment needs PyYAML: pip install 'jax_roipool[data]'"
         ) from error
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(yaml.SafeLoader):
         """The safe loader, which would keep the last of equal keys."""
 
         def compose_mapping_node(self, anchor: Any) -> Any:

@@ -141,7 +141,7 @@ def _check_means(value: Any) -> tuple[float, ...]:
     means = ordered("means", value, "three numbers, one a channel")
     if len(means) != 3:
         raise ValueError(f"means must be three numbers, one a channel, got {value!r}")
-    if not all(isinstance(m, numbers.Real) and type(m) is not bool for m in means):
+    if any(isinstance(m, bool) or not isinstance(m, numbers.Real) for m in means):
         raise TypeError(f"means must be numbers, got {value!r}")
     return tuple(number("means", mean) for mean in means)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jax_roipool.data import boxes as _boxes
 from jax_roipool.data import checks
@@ -120,7 +121,7 @@ def _box_array(value: Any, height: int, width: int, where: str) -> Array:
         if not np.isfinite(array[i]).all():
             problem = "it is not finite"
         elif (array[i, 2:] < array[i, :2]).any():
-            problem = "it is inverted, which data.clip leaves as it is"
+            problem = "it is inverted, x2 < x1 or y2 < y1"
         else:
             problem = "it is partly or wholly outside; data.clip cuts boxes to an image"
         raise ValueError(
@@ -282,7 +283,7 @@ class Record:
                 fields[name] = _frozen(_boxes.flip(fields[name], self.width))
         return Record._unchecked(**fields)
 
-    def match(self, boxes: Any) -> tuple[Array, Array]:
+    def match(self, boxes: ArrayLike) -> tuple[Array, Array]:
         """The ground truth that each box overlaps most.
 
         Args:
@@ -304,7 +305,7 @@ class Record:
         index = np.where(overlap > 0, which[best], -1)
         return overlap, index.astype(np.int32)
 
-    def overlaps(self, num_classes: int, boxes: Any = None) -> Array:
+    def overlaps(self, num_classes: int, boxes: ArrayLike | None = None) -> Array:
         """The greatest overlap of boxes with the ground truth of every class.
 
         Args:
@@ -606,7 +607,7 @@ class Roidb(Sequence[Record]):
 
     # --- Other roidbs
 
-    def take(self, indices: Any) -> "Roidb":
+    def take(self, indices: ArrayLike) -> "Roidb":
         """The records of these indices, in this order.
 
         Args:
@@ -659,7 +660,7 @@ class Roidb(Sequence[Record]):
             flipped=np.concatenate([flipped, ~flipped]),
         )
 
-    def add_proposals(self, proposals: Iterable[Any]) -> "Roidb":
+    def add_proposals(self, proposals: Iterable[ArrayLike]) -> "Roidb":
         """The same records with proposals; earlier ones are replaced.
 
         What they overlap is computed here, once.

@@ -6,9 +6,10 @@ pure: the same record, generator state and configuration give the same sample.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jax_roipool.data import boxes as _boxes
 from jax_roipool.data import checks
@@ -64,9 +65,9 @@ class SamplingConfig:
     bg_threshold_low: float = 0.1
     bbox_reg: bool = True
     bbox_threshold: float = 0.5
-    bbox_means: Any = (0.0, 0.0, 0.0, 0.0)
-    bbox_stds: Any = (0.1, 0.1, 0.2, 0.2)
-    bbox_inside_weights: Any = (1.0, 1.0, 1.0, 1.0)
+    bbox_means: ArrayLike = (0.0, 0.0, 0.0, 0.0)
+    bbox_stds: ArrayLike = (0.1, 0.1, 0.2, 0.2)
+    bbox_inside_weights: ArrayLike = (1.0, 1.0, 1.0, 1.0)
     use_ground_truth: bool = True
     crowd_threshold: float = 0.7
 
@@ -337,7 +338,11 @@ def choose(
 
 
 def bbox_targets(
-    rois: Any, targets: Any, labels: Any, num_classes: int, config: SamplingConfig
+    rois: ArrayLike,
+    targets: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int,
+    config: SamplingConfig,
 ) -> tuple[Array, Array, Array]:
     """Class-specific box targets and their weights.
 
