@@ -175,7 +175,7 @@ class RoIDataLayer:
                 try:
                     if leaf is not None:
                         self._device.shard_shape(leaf.shape)
-                except (TypeError, ValueError) as error:
+                except (IndexError, ValueError) as error:  # the former: too many axes
                     raise ValueError(
                         f"device must be a sharding that divides the {n} images of a "
                         f"batch, got {self._device}: {name} of shape {leaf.shape}: "
