@@ -844,6 +844,14 @@ def test_lists_of_sizes_have_an_order_and_are_named():
             for value in (256, config, "ab", b"ab", object()):
                 with pytest.raises(TypeError, match=f"^{name} must be .*got"):
                     call(value)
+    image = np.zeros((2, 2, 3), np.uint8)
+    for out in (None, np.zeros((9, 9, 3), np.float32)):
+        for bad in (9, {8, 9}):
+            with pytest.raises(
+                TypeError, match=r"^bucket must be \(height, width\), got"
+            ):
+                images.prepare(image, 1, config, bucket=bad, out=out)
+        images.prepare(image, 1, config, bucket=[9, 9], out=out)
     # Whatever else has one is as good as a tuple.
     assert images.default_buckets(iter([256]), 400) == images.default_buckets(
         [256], 400

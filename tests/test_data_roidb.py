@@ -547,16 +547,25 @@ ANNOTATION = f"""<annotation><size><width>50</width><height>40</height></size>
 def mutants(text):
     """The annotation with one element twice, respelt, wrapped, moved, or odd inside."""
     for i, old in enumerate(ElementTree.fromstring(text).iter()):
-        for change in ("twice", "capital", "plural", "wrapped", "attribute", "text"):
+        for change in (
+            *("twice", "capital", "plural", "wrapped", "attribute", "text"),
+            *("capital too", "attribute too"),
+        ):
             root = ElementTree.fromstring(text)
             element = list(root.iter())[i]
             if (change, old.tag) == ("twice", "object"):
                 continue  # two objects
             parent = next((p for p in root.iter() if element in list(p)), None)
-            if parent is None and change in ("twice", "wrapped", "attribute"):
+            if parent is None and change not in ("capital", "plural", "text"):
                 continue
             if change == "twice":
                 parent.append(element)
+            elif change == "capital too":
+                copied = copy.deepcopy(element)
+                copied.tag = copied.tag.upper()
+                parent.append(copied)
+            elif change == "attribute too":
+                parent.set(element.tag, element.text or "")
             elif change == "capital":
                 element.tag = element.tag.capitalize()
             elif change == "plural":
@@ -776,6 +785,7 @@ def test_wrong_kinds_of_arguments_are_named():
         "columns": lambda: Roidb(5, CLASSES),
         "proposals": lambda: roidb.add_proposals(5),
         "predicate": lambda: roidb.filter(5),
+        "index": lambda: roidb[[0]],
         "overlap": lambda: roidb.add_proposals([[]]).target_statistics(overlap="x"),
         "num_classes": lambda: record().overlaps("x"),
         "record": lambda: data.candidates({}, config),

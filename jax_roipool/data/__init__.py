@@ -4,9 +4,9 @@
 >>> data.iou([[0, 0, 9, 9]], [[0, 0, 9, 4]])
 array([[0.5]], dtype=float32)
 
-Boxes, records and sampling need NumPy and JAX alone. Images, and so minibatches and
-the layer, need the packages of `pip install 'jax_roipool[data]'`, and are imported
-when they are first asked for.
+Boxes, records, `read_coco` and sampling need NumPy and JAX alone. `read_voc` needs the
+packages of `pip install 'jax_roipool[data]'`, and so do images, minibatches and the
+layer, which are imported when they are first asked for.
 """
 
 import importlib

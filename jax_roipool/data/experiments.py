@@ -214,14 +214,17 @@ def read_experiment(
 
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
-            keys = [key.value for key, _ in node.value]
-            for i, (key, _) in enumerate(node.value):
-                # "<<" may stand there often.
-                if key.value in keys[:i] and not key.tag.endswith(":merge"):
+            seen = set[str]()
+            for key, _ in node.value:
+                # "<<" may stand there often; what is no text is no key of ours.
+                if not isinstance(key.value, str) or key.tag.endswith(":merge"):
+                    continue
+                if key.value in seen:
                     raise yaml.MarkedYAMLError(
                         problem=f"the key {key.value!r} stands there twice",
                         problem_mark=key.start_mark,
                     )
+                seen.add(key.value)
             return node
 
     file = path("file", file)

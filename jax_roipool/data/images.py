@@ -146,15 +146,18 @@ def _check_means(value: Any) -> tuple[float, ...]:
     return tuple(number("means", mean) for mean in means)
 
 
+def _check_pair(name: str, value: Any, what: str) -> tuple[int, int]:
+    pair = ordered(name, value, what)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be {what}, got {value!r}")
+    height, width = _check_sizes(name, pair)
+    return height, width
+
+
 def _check_buckets(value: Any) -> tuple[tuple[int, int], ...]:
     what = "pairs (height, width)"
-    buckets = []
-    for bucket in ordered("buckets", value, what):
-        pair = ordered("buckets", bucket, what)
-        if len(pair) != 2:
-            raise ValueError(f"buckets must be {what}, got {bucket!r}")
-        height, width = _check_sizes("buckets", pair)
-        buckets.append((height, width))
+    values = ordered("buckets", value, what)
+    buckets = [_check_pair("buckets", bucket, what) for bucket in values]
     if not buckets:
         raise ValueError("buckets must not be empty")
     return tuple(buckets)
@@ -430,6 +433,8 @@ def prepare(
     _check_image(image)
     instance("config", config, ImageConfig)
     height, width = resized_size(image.shape[0], image.shape[1], scale)
+    if bucket is not None:
+        bucket = _check_pair("bucket", bucket, "(height, width)")
     if out is not None:
         _check_out(out, bucket, config)
         bucket = out.shape[:2]

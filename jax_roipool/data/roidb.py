@@ -523,6 +523,11 @@ class Roidb(Sequence[Record]):
         columns = self.columns
         if isinstance(i, slice):
             return self._with(index=columns["index"][i], flipped=columns["flipped"][i])
+        if isinstance(i, bool) or not isinstance(i, int | np.integer):
+            raise TypeError(
+                f"index must be an int or a slice, got {i!r:.80}; take([...]) gives "
+                "the records of a list"
+            )
         image = int(columns["index"][i])
 
         def cut(offsets: str) -> slice:
