@@ -786,6 +786,7 @@ def test_wrong_kinds_of_arguments_are_named():
         "proposals": lambda: roidb.add_proposals(5),
         "predicate": lambda: roidb.filter(5),
         "index": lambda: roidb[[0]],
+        "indices": lambda: roidb.take("0"),
         "overlap": lambda: roidb.add_proposals([[]]).target_statistics(overlap="x"),
         "num_classes": lambda: record().overlaps("x"),
         "record": lambda: data.candidates({}, config),
@@ -799,6 +800,10 @@ def test_wrong_kinds_of_arguments_are_named():
     for name in ("boxes", "classes", "crowd", "proposals"):
         with pytest.raises(ValueError, match=f"^record '7': {name} must be an array"):
             record(**{name: ragged})
+    with pytest.raises(IndexError, match="indices must be from -1 to 0, got 5"):
+        roidb.take([0, 5])
+    with pytest.raises(ValueError, match="columns must have box_offsets, boxes, class"):
+        Roidb({}, CLASSES)
     with pytest.raises(ValueError, match=r"^indices must be an array"):
         roidb.take(ragged)
 

@@ -127,6 +127,7 @@ class EpochPlan:
 
     def image_rng(self, epoch: int, index: int) -> np.random.Generator:
         """The chance of one image in one epoch, in whatever batch it is served."""
+        whole("epoch", epoch, 0)
         # index is -1 for padding, which draws nothing.
         return np.random.default_rng(
             [_IMAGE, self._seed, epoch, self._content, max(index, 0)]

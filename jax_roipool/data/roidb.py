@@ -425,6 +425,10 @@ class Roidb(Sequence[Record]):
                 f"columns must have {' and '.join(_DERIVED)} where they have "
                 "proposals; add_proposals makes all three"
             )
+        always = [n for n in _RAGGED if n != "proposal_offsets"]
+        missing = {*_VIEW, *_PLAIN, *always, *_BOXES} - columns.keys()
+        if missing:
+            raise ValueError(f"columns must have {', '.join(sorted(missing))}")
         self.columns = {name: _frozen(array) for name, array in columns.items()}
         self.classes = tuple(checks.ordered("classes", classes, "a list of names"))
         if category_ids is None:
@@ -629,6 +633,11 @@ class Roidb(Sequence[Record]):
             raise TypeError(f"indices must be ints, got dtype {indices.dtype}")
         if indices.ndim != 1:
             raise ValueError(f"indices must have shape [k], got {indices.shape}")
+        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
+        if len(wrong):
+            raise IndexError(
+                f"indices must be from {-len(self)} to {len(self) - 1}, got {wrong[0]}"
+            )
         index, flipped = (self.columns[name][indices] for name in _VIEW)
         return self._with(index=index, flipped=flipped)
 
