@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pickle
+import sys
 import time
 from xml.etree import ElementTree
 
@@ -647,9 +648,16 @@ def test_voc_passes_over_what_data_sets_carry(voc):
     np.testing.assert_array_equal(roidb[0].boxes, [[2, 2, 8, 8]])
     assert roidb[0].difficult.tolist() == [True]
     assert not roidb.report
-    text = within("object", "<extra><more>3</more></extra>")
-    roidb = data.read_voc(voc({"1": text}), "train")
-    assert roidb.report.counts == {"extra, which is not read": 1}
+    for inside in (
+        "<extra><more>3</more></extra>",
+        "<extra>3 3, 9.5 9</extra>",
+        "<extra x='3' y='3' w='7' h='7'/>",
+        "<extra><![CDATA[<object/>]]></extra>",
+    ):
+        roidb = data.read_voc(voc({"1": within("object", inside)}), "train")
+        assert roidb.report.counts == {"extra, which is not read": 1}
+    roidb = data.read_voc(voc({"1": within("object", "<day>1 2 3</day>")}), "train")
+    assert not roidb.report
 
 
 @pytest.mark.parametrize(
@@ -688,6 +696,12 @@ def test_voc_image_sets_hold_names_of_files(voc, line):
     root = voc({"1": voc_xml(CAT)}, f"1\n{line}\n")
     with pytest.raises(ValueError, match=r"train.txt: line 2 must be"):
         data.read_voc(root, "train", check_images=False)
+
+
+def test_voc_says_what_to_install(voc, monkeypatch):
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    with pytest.raises(ImportError, match="read_voc needs defusedxml: pip install"):
+        data.read_voc(voc({"1": voc_xml(CAT)}), "train")
 
 
 def test_voc_sets_with_any_ends_of_lines(voc):

@@ -146,7 +146,7 @@ def _finish(
 
 
 # What is read of each element. All else is refused where it could hold an object,
-# and counted where it is no leaf and not known.
+# and counted where it is not known and no leaf, or one of four numbers or of XML.
 _VOC_READ = {
     "annotation": ("size", "object"),
     "size": ("width", "height"),
@@ -234,6 +234,12 @@ def _object_in(element: Any) -> str | None:
     return None
 
 
+def _are_numbers(text: str) -> bool:
+    """Whether the text is four numbers or more, and nothing else."""
+    words = text.replace(",", " ").split()
+    return len(words) >= 4 and all(w.replace(".", "", 1).isdecimal() for w in words)
+
+
 def _check_unread(element: Any, where: str) -> Report:
     """Refuses or counts what stands in an element and is not read."""
     read, report = _VOC_READ[element.tag], Report()
@@ -258,7 +264,9 @@ def _check_unread(element: Any, where: str) -> Report:
         if found:
             inside = f" in {child.tag}" * (found != child.tag)
             raise ValueError(f"{where}: {found}{inside} is not read")
-        if len(child) and child.tag not in _VOC_KNOWN:
+        values = " ".join([child.text or "", *child.attrib.values()])
+        odd = len(child) or "<" in values or _are_numbers(values)
+        if odd and child.tag not in _VOC_KNOWN:
             report += reported(f"{child.tag}, which is not read", [where])
     return report
 
@@ -356,7 +364,8 @@ def read_voc(
     fractions; 1 is subtracted. Boxes of an object's parts are ignored. Difficult
     objects are kept with their flag, which keeps them from being samples. Elements
     that are not read are passed over where they are VOC's own or hold text alone,
-    counted where they hold elements, and refused where these could be objects.
+    counted where they hold elements or four numbers, and refused where they could be
+    objects.
     Annotations are in the encoding of their byte order mark or their declaration,
     else in UTF-8.
 
