@@ -147,6 +147,13 @@ def test_normalisation_of_targets(read):
         ("TRAIN: {HAS_RPN: True, BATCH_SIZE: 7}", "batch_rois, 7, must be a multiple"),
         ("TRAIN: !!python/object/apply:os.system [echo]", "not YAML: could not determ"),
         ("{", "not YAML: "),
+        ("RNG_SEED: 3\nRNG_SEED: 4", "not YAML: the key 'RNG_SEED' stands there twice"),
+        (
+            "TRAIN: {HAS_RPN: True, 'HAS_RPN': False}",
+            "the key 'HAS_RPN' stands there t",
+        ),
+        ("TRAIN: {}\nTRAIN: {HAS_RPN: True}", "the key 'TRAIN' stands there twice"),
+        ("TEST: {NMS: 1, NMS: 2}", "the key 'NMS' stands there twice"),
         (b"\xff\xfe\x00", "not YAML: "),
         ("[" * 20_000, "not YAML: "),
     ],
@@ -154,6 +161,24 @@ def test_normalisation_of_targets(read):
 def test_bad_files(read, text, message):
     with pytest.raises(ValueError, match=rf"experiment.yml: .*{message}"):
         read(text)
+
+
+def test_merged_keys_may_stand_twice(read):
+    text = (
+        "TEST: &a {NMS: 1}\nTRAIN: {<<: {HAS_RPN: False, MAX_SIZE: 9}, HAS_RPN: True}"
+    )
+    config = read(text).config
+    assert (config.has_rpn, config.images.max_size) == (True, 9)
+
+
+def test_bad_arguments():
+    for bad in (3, None):
+        with pytest.raises(TypeError, match="file must be a path, got"):
+            read_experiment(bad)
+    with pytest.raises(ValueError, match=r"file must be a path, got 'a\\x00b'"):
+        read_experiment("a\0b")
+    with pytest.raises(TypeError, match="roidb must be a Roidb, got 5"):
+        read_experiment("x.yml", roidb=5)
 
 
 def test_a_file_that_is_not_there():

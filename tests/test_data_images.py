@@ -821,6 +821,46 @@ def test_configuration():
     assert swapped.pixel_means == CAFFE_MEANS
 
 
+def test_lists_of_sizes_have_an_order_and_are_named():
+    config = ImageConfig()
+    calls = {
+        "scales": [
+            lambda v: images.default_buckets(v, 400),
+            lambda v: ImageConfig(scales=v),
+        ],
+        "buckets": [
+            lambda v: images.bucket_for(9, 9, v),
+            lambda v: images.bucket_for(9, 9, [v]),
+            lambda v: ImageConfig(buckets=v),
+            lambda v: ImageConfig(buckets=[v]),
+        ],
+        "means": [lambda v: ImageConfig(means=v)],
+    }
+    for name, functions in calls.items():
+        for call in functions:
+            for value in ({256}, frozenset([(9, 9)]), {1, 2, 3}, set()):
+                with pytest.raises(TypeError, match=f"^{name} must be .* no order"):
+                    call(value)
+            for value in (256, config, "ab", b"ab", object()):
+                with pytest.raises(TypeError, match=f"^{name} must be .*got"):
+                    call(value)
+    image = np.zeros((2, 2, 3), np.uint8)
+    for out in (None, np.zeros((9, 9, 3), np.float32)):
+        for bad in (9, {8, 9}):
+            with pytest.raises(
+                TypeError, match=r"^bucket must be \(height, width\), got"
+            ):
+                images.prepare(image, 1, config, bucket=bad, out=out)
+        images.prepare(image, 1, config, bucket=[9, 9], out=out)
+    # Whatever else has one is as good as a tuple.
+    assert images.default_buckets(iter([256]), 400) == images.default_buckets(
+        [256], 400
+    )
+    assert ImageConfig(scales=np.array([256]), buckets={(9, 9): 1}).buckets == ((9, 9),)
+    with pytest.raises(TypeError, match="config must be an ImageConfig, got 3"):
+        images.prepare(np.zeros((2, 2, 3), np.uint8), 1, 3)
+
+
 def test_argument_errors():
     image = np.zeros((4, 4, 3), np.uint8)
     config = ImageConfig()

@@ -220,6 +220,28 @@ def test_minibatches_over_a_mesh():
     assert done.stdout == "done\n", done.stderr
 
 
+def test_shardings_that_do_not_fit_are_refused_at_once():
+    done = run_python(
+        """
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        from jax_roipool.data import LayerConfig, RoIDataLayer
+        from tests.data_sets import K, roidb_of
+        from tests.test_data_layer import CONFIG
+
+        mesh = jax.make_mesh((4,), ("x",))
+        for spec in (P("x"), P(None, "x"), P(None, None, None, None, "x"), P()):
+            try:
+                RoIDataLayer(roidb_of(3), K, CONFIG, device=NamedSharding(mesh, spec))
+            except ValueError as error:
+                assert "device must be a sharding that divides the 3 im" in str(error)
+                print("refused")
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+    )
+    assert done.stdout == "refused\n" * 3, done.stderr
+
+
 def test_a_step_compiles_at_most_once_per_bucket(roidb):
     layer, traced = layer_of(roidb, epochs=1), []
 
@@ -320,6 +342,8 @@ def test_an_image_that_cannot_be_read(roidb, stream, count, caplog):
         ({"prefetch": 0}, ValueError, "prefetch must be at least 1, got 0"),
         ({"epochs": -1}, ValueError, "epochs must be at least 0, got -1"),
         ({"hosts": 2, "host": 2}, ValueError, "host must be below hosts, 2, got 2"),
+        ({"device": "cpu"}, TypeError, "device must be a jax.Device or a Shard.*'cpu'"),
+        ({"device": jax.devices()}, TypeError, "device must be a jax.Device or a Sh"),
         ({"config": IMAGES}, TypeError, "config must be a LayerConfig, got ImageC"),
     ],
 )
@@ -463,7 +487,12 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
 def test_a_script_without_a_guard_is_told(tmp_path):
     done = run_script(tmp_path, "exit", guard="")
     assert done.returncode == 1
-    assert 'needs `if __name__ == "__main__":`' in done.stderr
+    *frames, sentence = done.stderr.splitlines()
+    assert 'needs `if __name__ == "__main__":`' in sentence
+    # Where the script asked for a minibatch, and nothing of the workers.
+    assert done.stderr.count("Traceback") == 1
+    assert len(frames) < 20
+    assert "grain" not in done.stderr
 
 
 # --- Real input -----------------------------------------------------------------------

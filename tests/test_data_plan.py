@@ -174,6 +174,11 @@ def test_bad_settings(settings, error, message):
         plan_of(3, **settings)
 
 
+def test_no_roidb():
+    with pytest.raises(TypeError, match="roidb must be a Roidb, got 5"):
+        EpochPlan(5, ImageConfig(), batch_size=2)
+
+
 def test_bad_epochs_and_no_images():
     plan = plan_of(3, hosts=2)
     for host in (-1, 2):

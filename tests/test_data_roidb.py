@@ -3,8 +3,11 @@
 import copy
 import dataclasses
 import json
+import os
 import pickle
+import sys
 import time
+from xml.etree import ElementTree
 
 import jax.numpy as jnp
 import numpy as np
@@ -508,10 +511,7 @@ CAT = {"name": "cat", "box": (1, 4, 5, 9)}
         ("\0\1", "1.xml: not well-formed XML"),
         (BOMB, "1.xml: a document type declaration is refused"),
         ('<!DOCTYPE a SYSTEM "file:///x"><a/>', "1.xml: a document type declaration"),
-        (
-            '<?xml version="1.0" encoding="gbk"?><a/>',
-            "1.xml: not well-formed XML: multi-byte",
-        ),
+        ("<annotations/>", "1.xml: the root must be annotation, got annotations"),
         ('<?xml version="1.0" encoding="foo"?><a/>', "1.xml: not well-formed .*foo"),
         ("<annotation/>", "1.xml: no size/width"),
         (voc_xml(size="<width>9</width>"), "1.xml: no size/height"),
@@ -537,6 +537,314 @@ CAT = {"name": "cat", "box": (1, 4, 5, 9)}
 def test_voc_bad_annotations(voc, text, message):
     with pytest.raises(ValueError, match=message):
         data.read_voc(voc({"1": text}), "train")
+
+
+BOX = "<xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax>"
+ANNOTATION = f"""<annotation><size><width>50</width><height>40</height></size>
+<object><name>cat</name><difficult>1</difficult><bndbox>{BOX}</bndbox></object>
+</annotation>"""
+
+
+def mutants(text):
+    """The annotation with one element twice, respelt, wrapped, moved, or odd inside."""
+    for i, old in enumerate(ElementTree.fromstring(text).iter()):
+        for change in (
+            *("twice", "capital", "plural", "wrapped", "attribute", "text"),
+            *("capital too", "attribute too"),
+        ):
+            root = ElementTree.fromstring(text)
+            element = list(root.iter())[i]
+            if (change, old.tag) == ("twice", "object"):
+                continue  # two objects
+            parent = next((p for p in root.iter() if element in list(p)), None)
+            if parent is None and change not in ("capital", "plural", "text"):
+                continue
+            if change == "twice":
+                parent.append(element)
+            elif change == "capital too":
+                copied = copy.deepcopy(element)
+                copied.tag = copied.tag.upper()
+                parent.append(copied)
+            elif change == "attribute too":
+                parent.set(element.tag, element.text or "")
+            elif change == "capital":
+                element.tag = element.tag.capitalize()
+            elif change == "plural":
+                element.tag += "s"
+            elif change == "wrapped":
+                parent.remove(element)
+                ElementTree.SubElement(parent, "wrapper").append(element)
+            elif change == "attribute":
+                parent.remove(element)
+                parent.set(element.tag, element.text or "")
+            elif len(element):
+                element[-1].tail = "3 3 9 9"
+            else:
+                ElementTree.SubElement(element, "b").text = "7"
+            yield f"{change} {old.tag}", ElementTree.tostring(root, "unicode")
+
+
+def test_voc_reads_or_refuses_every_construct(voc):
+    for where, text in mutants(ANNOTATION):
+        # "plural difficult" is another element of text alone.
+        if where == "plural difficult":
+            continue
+        with pytest.raises(ValueError, match=r"1\.xml: "):
+            pytest.fail(f"{where}: {data.read_voc(voc({'1': text}), 'train').report}")
+
+
+def within(place, inside):
+    return ANNOTATION.replace(f"</{place}>", f"{inside}</{place}>", 1)
+
+
+CAT_OBJECT = f"<object><name>cat</name><bndbox>{BOX}</bndbox></object>"
+
+
+@pytest.mark.parametrize("place", ["annotation", "size", "object", "bndbox"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f"<Object>{CAT_OBJECT}</Object>",
+        f"<objects>{CAT_OBJECT}</objects>",
+        f"<source><deep><deeper>{CAT_OBJECT}</deeper></deep></source>",
+        f"<x:object xmlns:x='y'>{BOX}</x:object>",
+        f"<BndBox>{BOX}</BndBox>",
+        f"<thing>{BOX}</thing>",
+        "<bbox>3 3 9 9</bbox>",
+        "<box xmin='3'/>",
+        "<Difficult>1</Difficult>",
+        "<thing difficult='1'/>",
+        "loose text",
+    ],
+)
+def test_voc_refuses_what_could_be_an_object_anywhere(voc, place, inside):
+    with pytest.raises(ValueError, match=r"1\.xml: .*(not read|must hold elements)"):
+        data.read_voc(voc({"1": within(place, inside)}), "train")
+    # A part has a box of its own, and no objects.
+    part = f"<part><name>head</name><bndbox>{BOX}</bndbox>{{}}</part>"
+    assert len(data.read_voc(voc({"1": within("object", part.format(""))}), "train"))
+    root = voc({"1": within("object", part.format(CAT_OBJECT))})
+    with pytest.raises(ValueError, match=r"1\.xml: object 0: object in part is not"):
+        data.read_voc(root, "train")
+
+
+def test_voc_passes_over_what_data_sets_carry(voc):
+    text = within(
+        "object",
+        "<pose>Left</pose><truncated>0</truncated><occluded>1</occluded><score>1"
+        "</score><attributes><attribute><name>rotation</name><value>0.0</value>"
+        "</attribute></attributes><polygon><x1>3</x1><y1>3</y1></polygon><actions>"
+        "<jumping>1</jumping></actions><point><x>4</x><y>5</y></point><id/>" + PART,
+    )
+    text = text.replace(
+        "<annotation>",
+        '<annotation verified="yes"><folder>VOC2007</folder><filename>1.jpg</filename>'
+        "<path>/x/1.jpg</path><source><database>d</database><annotation>PASCAL VOC"
+        "</annotation><image>flickr</image></source><owner><flickrid>f</flickrid>"
+        "<name>n</name></owner><segmented>0</segmented><num_objects>1</num_objects>"
+        "<!-- <object/> -->",
+    ).replace("</size>", "<depth>3</depth></size>")
+    roidb = data.read_voc(voc({"1": text}), "train")
+    np.testing.assert_array_equal(roidb[0].boxes, [[2, 2, 8, 8]])
+    assert roidb[0].difficult.tolist() == [True]
+    assert not roidb.report
+    for inside in (
+        "<extra><more>3</more></extra>",
+        "<extra>3 3, 9.5 9</extra>",
+        "<extra x='3' y='3' w='7' h='7'/>",
+        "<extra><![CDATA[<object/>]]></extra>",
+    ):
+        roidb = data.read_voc(voc({"1": within("object", inside)}), "train")
+        assert roidb.report.counts == {"extra, which is not read": 1}
+    roidb = data.read_voc(voc({"1": within("object", "<day>1 2 3</day>")}), "train")
+    assert not roidb.report
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["UTF-8", "utf8", "gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc_jp"]
+    + ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"],
+)
+def test_voc_annotations_in_every_declared_encoding(voc, encoding):
+    root = voc({"1": ""})
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\r\n' + ANNOTATION
+    file = root / "Annotations/1.xml"
+    file.write_bytes(text.replace("cat", "犬").encode(encoding))
+    roidb = data.read_voc(root, "train", classes=["犬"])
+    assert len(roidb[0].boxes) == 1
+    for wrong in (text.replace(encoding, "foo"), text.replace(encoding, "hex")):
+        file.write_bytes(wrong.encode())
+        with pytest.raises(ValueError, match=r"1.xml: not well-formed .*(foo|hex)"):
+            data.read_voc(root, "train")
+
+
+def test_voc_annotations_that_are_not_in_their_encoding(voc):
+    root = voc({"1": ""})
+    file = root / "Annotations/1.xml"
+    for encoding in ("utf-8", "gb2312", "ascii", "utf-16"):
+        text = f'<?xml version="1.0" encoding="{encoding}"?>{ANNOTATION} '
+        file.write_bytes(text.encode() + b"\xff")
+        with pytest.raises(ValueError, match=r"1.xml: not well-formed XML"):
+            data.read_voc(root, "train")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a\0b", "../1", "/1", "a/../../1", "1 2", "1 1 1", "1 x", "my cat"],
+)
+def test_voc_image_sets_hold_names_of_files(voc, line):
+    root = voc({"1": voc_xml(CAT)}, f"1\n{line}\n")
+    with pytest.raises(ValueError, match=r"train.txt: line 2 must be"):
+        data.read_voc(root, "train", check_images=False)
+
+
+def test_voc_says_what_to_install(voc, monkeypatch):
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    with pytest.raises(ImportError, match="read_voc needs defusedxml: pip install"):
+        data.read_voc(voc({"1": voc_xml(CAT)}), "train")
+
+
+def test_voc_sets_with_any_ends_of_lines(voc):
+    root = voc({"1": voc_xml(CAT), "2": voc_xml(CAT)}, "")
+    for text in (b"1\r2\r", b"1\n2", b"1\r\n\r\n2"):
+        (root / "ImageSets/Main/train.txt").write_bytes(text)
+        assert [r.id for r in data.read_voc(root, "train")] == ["1", "2"]
+
+
+def test_paths(voc, coco, tmp_path):
+    root = voc({"1": voc_xml(CAT)})
+    assert len(data.read_voc(os.fsencode(root), "train")) == 1
+    coco(coco_data([]))
+    file = tmp_path / "instances.json"
+    assert len(data.read_coco(os.fsencode(file), os.fsencode(tmp_path))) == 2
+    calls = {
+        "directory": lambda p: data.read_voc(p, "train"),
+        "annotation_file": lambda p: data.read_coco(p, tmp_path),
+        "image_directory": lambda p: data.read_coco(file, p),
+        "record '7': image": lambda p: record(image=p),
+    }
+    for name, call in calls.items():
+        for bad in (3, None, [root]):
+            with pytest.raises(TypeError, match=f"^{name} must be a path.* got"):
+                call(bad)
+        for bad in ("a\0b", "", "\ud800"):
+            with pytest.raises(ValueError, match=f"^{name} must be a path.* got"):
+                call(bad)
+    for name in ("image_set", "image_extension"):
+        values = {"image_set": "train"}
+        for bad in (b"train", None, 3):
+            with pytest.raises(TypeError, match=f"{name} must be a str, got"):
+                data.read_voc(root, **(values | {name: bad}))
+        for bad in ("a\0", "/../../x", "\ud800"):
+            with pytest.raises(ValueError, match=f"{name} must be part of a file's"):
+                data.read_voc(root, **(values | {name: bad}))
+    assert data.read_voc(root, "train", image_extension="", check_images=False)
+
+
+# --- Arguments that have an order
+
+
+def test_an_order_is_not_taken_from_a_set(voc):
+    root = voc({"1": voc_xml(CAT)})
+    roidb = Roidb.from_records([record()], CLASSES)
+    config = data.SamplingConfig()
+    calls = {
+        "classes": [
+            lambda s: data.read_voc(root, "train", classes=s),
+            lambda s: Roidb.from_records([record()], s),
+            lambda s: Roidb(roidb.columns, s),
+            lambda s: record(classes=s),
+        ],
+        "category_ids": [
+            lambda s: Roidb.from_records([record()], CLASSES, category_ids=s),
+            lambda s: Roidb(roidb.columns, CLASSES, s),
+        ],
+        "records": [lambda s: Roidb.from_records(s, CLASSES)],
+        "proposals": [roidb.add_proposals, lambda s: record(proposals=s)],
+        "indices": [roidb.take],
+        "boxes": [
+            lambda s: record(boxes=s),
+            record().match,
+            lambda s: record().overlaps(2, s),
+        ],
+        "difficult": [lambda s: record(difficult=s)],
+        "crowd": [lambda s: record(crowd=s)],
+        "rois": [lambda s: data.bbox_targets(s, [[0] * 4], [1], 2, config)],
+        "targets": [lambda s: data.bbox_targets([[0] * 4], s, [1], 2, config)],
+        "labels": [lambda s: data.bbox_targets([[0] * 4], [[0] * 4], s, 2, config)],
+        "bbox_means": [lambda s: data.SamplingConfig(bbox_means=s)],
+        "bbox_stds": [lambda s: data.SamplingConfig(bbox_stds=s)],
+        "bbox_inside_weights": [lambda s: data.SamplingConfig(bbox_inside_weights=s)],
+    }
+    for name, functions in calls.items():
+        for call in functions:
+            for value in ({1, 2, 3, 4}, frozenset(["a", "b"]), set()):
+                with pytest.raises(TypeError, match=rf"{name} must be .* no order"):
+                    call(value)
+    names = dict.fromkeys(["b", "cat", "a"])
+    for value in (names, names.keys(), iter(names), np.array(["b", "cat", "a"])):
+        assert Roidb.from_records([record()], value).classes[1:] == ("b", "cat", "a")
+
+
+def test_wrong_kinds_of_arguments_are_named():
+    roidb = Roidb.from_records([record()], CLASSES)
+    config = data.SamplingConfig()
+    rng = np.random.default_rng(0)
+    calls = {
+        "classes": lambda: Roidb.from_records([record()], 5),
+        "records": lambda: Roidb.from_records(record(), CLASSES),
+        "category_ids": lambda: Roidb.from_records(
+            [record()], CLASSES, category_ids=["a"] * 4
+        ),
+        "columns": lambda: Roidb(5, CLASSES),
+        "proposals": lambda: roidb.add_proposals(5),
+        "predicate": lambda: roidb.filter(5),
+        "index": lambda: roidb[[0]],
+        "indices": lambda: roidb.take("0"),
+        "overlap": lambda: roidb.add_proposals([[]]).target_statistics(overlap="x"),
+        "num_classes": lambda: record().overlaps("x"),
+        "record": lambda: data.candidates({}, config),
+        "found": lambda: data.choose([], rng, config),
+        "config": lambda: data.sample(record(), rng, {}, 2),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{name} must be"):
+            call()
+    ragged = [[1, 2], [3]]
+    for name in ("boxes", "classes", "crowd", "proposals"):
+        with pytest.raises(ValueError, match=f"^record '7': {name} must be an array"):
+            record(**{name: ragged})
+    with pytest.raises(IndexError, match="indices must be from -1 to 0, got 5"):
+        roidb.take([0, 5])
+    with pytest.raises(ValueError, match="columns must have box_offsets, boxes, class"):
+        Roidb({}, CLASSES)
+    with pytest.raises(ValueError, match=r"^indices must be an array"):
+        roidb.take(ragged)
+
+
+@pytest.mark.parametrize(
+    ("box", "problem"),
+    [
+        ([5, 3, 4, 8], "inverted, x2 < x1"),
+        ([0, 8, 4, 3], "inverted"),
+        ([200, 3, 150, 8], "inverted"),
+        ([0, 3, np.nan, 8], "not finite"),
+        ([0, 3, np.inf, 8], "not finite"),
+        ([0, 3, 100, 8], "outside; boxes.clip cuts"),
+        ([-1, 3, 4, 8], "outside; boxes.clip cuts"),
+    ],
+)
+def test_the_problem_of_a_box_is_named(box, problem):
+    roidb = Roidb.from_records([record()], CLASSES)
+    clips = "outside" in problem
+    for call in (
+        lambda: record(boxes=[box]),
+        lambda: record(proposals=[box]),
+        lambda: roidb.add_proposals([[box]]),
+    ):
+        with pytest.raises(ValueError, match=problem) as error:
+            call()
+        assert ("data.clip" in str(error.value)) == clips
 
 
 def test_voc_missing_and_empty(voc):
@@ -697,6 +1005,43 @@ def test_coco_bad_boxes_are_counted(coco):
 def test_coco_bad_files(coco, content, message):
     with pytest.raises(ValueError, match=message):
         coco(content)
+
+
+@pytest.mark.parametrize(
+    ("old", "place"),
+    [
+        ('"images": [', r"'images' stands twice"),
+        ('"bbox": [0', r"annotations\[0\]: 'bbox' stands twice"),
+        ('"iscrowd": 0', r"annotations\[0\]: 'iscrowd' stands twice"),
+        ('"image_id": 9', r"annotations\[0\]: 'image_id' stands twice"),
+        ('"width": 100', r"images\[0\]: 'width' stands twice"),
+        ('"file_name": "000000000009.jpg"', r"images\[1\]: 'file_name' stands twice"),
+        ('"name": "cat"', r"categories\[2\]: 'name' stands twice"),
+    ],
+)
+def test_coco_refuses_a_key_that_stands_twice(coco, old, place):
+    text = json.dumps(coco_data([annotation()]))
+    key = old.split(":")[0]
+    assert old in text
+    with pytest.raises(ValueError, match=f"instances.json: {place}"):
+        coco(text.replace(old, f"{key}: [], {old}", 1))
+
+
+def test_coco_counts_what_may_be_of_boxes_and_is_not_read(coco):
+    rows = [annotation(), annotation(ignore=1, bboxes=[[0, 0, 3, 3]], area=3, box=None)]
+    rows += [annotation(is_crowd=1, segmentation=[[1, 2]], attributes={"occluded": 1})]
+    images = [coco_image(139, objects=[{"bbox": [1, 2, 3, 4]}]), coco_image(9)]
+    extra = {"info": {"year": 1}, "licenses": [{}], "videos": [{}], "version": 3}
+    roidb = coco(coco_data(rows, images) | extra)
+    assert roidb.report.counts == {
+        "image without boxes": 1,
+        "table that is not read": 1,
+        "objects, which is not read": 1,
+        "bboxes, which is not read": 1,
+        "ignore, which is not read": 1,
+        "is_crowd, which is not read": 1,
+    }
+    assert "instances.json: annotations[1]" in str(roidb.report)
 
 
 def test_coco_missing_files(coco, tmp_path):

@@ -55,6 +55,28 @@ def test_every_public_name_of_data_has_an_example():
             assert ">>>" in value.__doc__, name
 
 
+def test_names_of_data():
+    from jax_roipool import data
+
+    pytest.importorskip("cv2")
+    namespace: dict = {}
+    exec("from jax_roipool.data import *", namespace)
+    assert set(data.__all__) == set(namespace) - {"__builtins__"}
+    assert set(data.__all__) <= set(dir(data))
+    for name, value in namespace.items():
+        # Ours, all of them, but for constants.
+        assert (
+            getattr(value, "__module__", "jax_roipool.data").startswith(
+                "jax_roipool.data"
+            )
+            or name == "__builtins__"
+        )
+    imported = {n for n in vars(data) if not n.startswith("_")}
+    modules = {n for n in imported if isinstance(getattr(data, n), type(data))}
+    left = imported - set(data.__all__) - modules
+    assert left <= {"Any", "TYPE_CHECKING"}
+
+
 def test_boxes_and_records_need_no_opencv():
     done = run_python(
         """

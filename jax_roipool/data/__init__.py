@@ -7,9 +7,9 @@ of `jax_roipool.boxes`.
 >>> data.Record("7", "7.jpg", height=60, width=100, boxes=[[0, 3, 4, 8]], classes=[1])
 <Record '7': 7.jpg, 100 x 60, 1 boxes, no proposals>
 
-Records and sampling need NumPy and JAX alone. Images, and so minibatches and
-the layer, need the packages of `pip install 'jax_roipool[data]'`, and are imported
-when they are first asked for.
+Records, `read_coco` and sampling need NumPy and JAX alone. `read_voc` needs the
+packages of `pip install 'jax_roipool[data]'`, and so do images, minibatches and the
+layer, which are imported when they are first asked for.
 """
 
 import importlib
@@ -30,6 +30,36 @@ from jax_roipool.data.sampling import candidates as candidates
 from jax_roipool.data.sampling import choose as choose
 from jax_roipool.data.sampling import has_samples as has_samples
 from jax_roipool.data.sampling import sample as sample
+
+__all__ = [
+    "VOC_CLASSES",
+    "Candidates",
+    "EpochPlan",
+    "Experiment",
+    "ImageConfig",
+    "ImageError",
+    "LayerConfig",
+    "Minibatch",
+    "Record",
+    "Report",
+    "RoIDataLayer",
+    "Roidb",
+    "Sample",
+    "SamplingConfig",
+    "Step",
+    "TargetStatistics",
+    "WorkerError",
+    "bbox_targets",
+    "candidates",
+    "choose",
+    "get_minibatch",
+    "has_samples",
+    "read_coco",
+    "read_experiment",
+    "read_voc",
+    "sample",
+    "to_features",
+]
 
 if TYPE_CHECKING:
     from jax_roipool.data.config import LayerConfig as LayerConfig

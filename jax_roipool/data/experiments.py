@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jax_roipool.data.checks import instance, path
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import ImageConfig, Transport
 from jax_roipool.data.roidb import Roidb
@@ -181,9 +182,10 @@ def read_experiment(
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is not YAML, has a key that the original does not know, or a
-        value that is none for its key (file and key are named); or `roidb` is
-        needed.
+      TypeError: `file` is no path, or `roidb` no roidb.
+      ValueError: It is not YAML, has a key twice or one that the original does not
+        know, or a value that is none for its key (file and key are named); or
+        `roidb` is needed.
 
     Example:
       >>> import pathlib, tempfile
@@ -206,10 +208,31 @@ def read_experiment(
         raise ImportError(
             "read_experiment needs PyYAML: pip install 'jax_roipool[data]'"
         ) from error
-    file = os.fspath(file)
+
+    class Loader(yaml.SafeLoader):
+        """The safe loader, which would keep the last of equal keys."""
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen = set[str]()
+            for key, _ in node.value:
+                # "<<" may stand there often; what is no text is no key of ours.
+                if not isinstance(key.value, str) or key.tag.endswith(":merge"):
+                    continue
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands there twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+            return node
+
+    file = path("file", file)
+    if roidb is not None:
+        instance("roidb", roidb, Roidb)
     with open(file, "rb") as stream:
         try:
-            found = yaml.safe_load(stream)
+            found = yaml.load(stream, Loader)
         # A stack of brackets overflows the parser's.
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not YAML: {error}") from None

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_roipool.data.checks import whole
+from jax_roipool.data.checks import instance, number, ordered, whole
 
 try:
     import cv2
@@ -131,35 +131,35 @@ class ImageConfig:
 
 
 def _check_sizes(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list):
-        raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
-    if not value:
+    sizes = ordered(name, value, "a tuple of ints")
+    if not sizes:
         raise ValueError(f"{name} must not be empty")
-    return tuple(whole(name, size, 1) for size in value)
+    return tuple(whole(name, size, 1) for size in sizes)
 
 
 def _check_means(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, tuple | list | np.ndarray) or len(value) != 3:
+    means = ordered("means", value, "three numbers, one a channel")
+    if len(means) != 3:
         raise ValueError(f"means must be three numbers, one a channel, got {value!r}")
-    for mean in value:
-        if isinstance(mean, bool) or not isinstance(mean, numbers.Real):
-            raise TypeError(f"means must be numbers, got {value!r}")
-        if not math.isfinite(mean):
-            raise ValueError(f"means must be finite, got {value!r}")
-    return tuple(float(mean) for mean in value)
+    if any(isinstance(m, bool) or not isinstance(m, numbers.Real) for m in means):
+        raise TypeError(f"means must be numbers, got {value!r}")
+    return tuple(number("means", mean) for mean in means)
+
+
+def _check_pair(name: str, value: Any, what: str) -> tuple[int, int]:
+    pair = ordered(name, value, what)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be {what}, got {value!r}")
+    height, width = _check_sizes(name, pair)
+    return height, width
 
 
 def _check_buckets(value: Any) -> tuple[tuple[int, int], ...]:
-    if not isinstance(value, tuple | list):
-        raise TypeError(f"buckets must be pairs (height, width), got {value!r}")
-    if not value:
+    what = "pairs (height, width)"
+    values = ordered("buckets", value, what)
+    buckets = [_check_pair("buckets", bucket, what) for bucket in values]
+    if not buckets:
         raise ValueError("buckets must not be empty")
-    buckets = []
-    for bucket in value:
-        if not isinstance(bucket, tuple | list) or len(bucket) != 2:
-            raise ValueError(f"buckets must be pairs (height, width), got {bucket!r}")
-        height, width = _check_sizes("buckets", bucket)
-        buckets.append((height, width))
     return tuple(buckets)
 
 
@@ -264,7 +264,7 @@ def default_buckets(
       ((608, 800), (800, 608), (608, 1024), (1024, 608))
     """
     max_size = whole("max_size", max_size, 1)
-    greatest = max(_check_sizes("scales", tuple(scales)))
+    greatest = max(_check_sizes("scales", scales))
 
     def up(size: int) -> int:
         return -(-size // _STRIDE) * _STRIDE
@@ -302,10 +302,9 @@ def bucket_for(
       (608, 1024)
     """
     height, width = whole("height", height, 1), whole("width", width, 1)
+    buckets = _check_buckets(buckets)
     fitting = [
-        bucket
-        for bucket in _check_buckets(tuple(buckets))
-        if height <= bucket[0] and width <= bucket[1]
+        bucket for bucket in buckets if height <= bucket[0] and width <= bucket[1]
     ]
     if not fitting:
         raise ValueError(
@@ -432,7 +431,10 @@ def prepare(
       array([600. , 800. ,   1.6], dtype=float32)
     """
     _check_image(image)
+    instance("config", config, ImageConfig)
     height, width = resized_size(image.shape[0], image.shape[1], scale)
+    if bucket is not None:
+        bucket = _check_pair("bucket", bucket, "(height, width)")
     if out is not None:
         _check_out(out, bucket, config)
         bucket = out.shape[:2]

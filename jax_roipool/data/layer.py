@@ -60,12 +60,13 @@ class _Steps:
 
 
 class RoIDataLayer:
-    """Minibatches of a roidb, epoch after epoch: py-faster-rcnn's `RoIDataLayer`.
+    """Minibatches of a roidb, without end unless `epochs` is given.
 
-    An iterator over `Minibatch`. Every image of every epoch is served exactly once,
-    in the order of an `EpochPlan`; RoIs are sampled anew in every epoch. The stream
-    is a function of the roidb, the configuration and the seed: the number of workers
-    does not change it, and a state resumes it at any step. For one thread at a time.
+    py-faster-rcnn's `RoIDataLayer`: an iterator over `Minibatch`. Every image of
+    every epoch is served exactly once, in the order of an `EpochPlan`; RoIs are
+    sampled anew in every epoch. The stream is a function of the roidb, the
+    configuration and the seed: the number of workers does not change it, and a state
+    resumes it at any step. For one thread at a time.
 
     Args:
       roidb: The images. Flips, filters and proposals are the caller's:
@@ -78,7 +79,7 @@ class RoIDataLayer:
         needs `if __name__ == "__main__":`.
       prefetch: About how many minibatches wait, shared among the workers; at most
         `2 * max(prefetch, workers) + 2 * workers + 4` are in memory.
-      epochs: After how many the stream ends, counted from the first; `None`: never.
+      epochs: Number of epochs, counted from the first, or `None` to repeat forever.
       device: A `jax.Device` or a `jax.sharding.Sharding` to which minibatches are
         sent ahead of the step; a sharding divides the images, the first axis of all
         arrays, and over several processes makes global arrays. `None` leaves NumPy
@@ -94,8 +95,9 @@ class RoIDataLayer:
         be read (`bad_images="skip"`), each time they were.
 
     Raises:
-      TypeError, ValueError: An argument is not as described, or the roidb has no
-        images or no proposals (without `has_rpn`).
+      TypeError, ValueError: An argument is not as described, the roidb has no
+        images or no proposals (without `has_rpn`), or the sharding cannot divide a
+        batch.
       ImageError: From `next`: an image cannot be read; it names the file. The stream
         stays where it is.
       WorkerError: From `next`: a worker process ended. The stream stays where it
@@ -138,6 +140,10 @@ class RoIDataLayer:
         self._workers = whole("workers", workers, 0)
         self._prefetch = whole("prefetch", prefetch, 1)
         self._epochs = None if epochs is None else whole("epochs", epochs, 0)
+        if not isinstance(device, jax.Device | jax.sharding.Sharding | None):
+            raise TypeError(
+                f"device must be a jax.Device or a Sharding, got {device!r:.80}"
+            )
         self._device = device
         self._hosts = jax.process_count() if hosts is None else whole("hosts", hosts, 1)
         self._host = jax.process_index() if host is None else whole("host", host, 0)
@@ -150,10 +156,31 @@ class RoIDataLayer:
         """Another roidb, from its first epoch on."""
         gt_boxes = check_records(roidb, self.num_classes, self.config)
         plan = self._plan_of(roidb, self._seed)
+        self._check_sharding(plan, gt_boxes)
         self.close()
         self.roidb, self.report = roidb, roidb.report
         self._gt_boxes, self._served = gt_boxes, 0
         self._set_plan(plan)
+
+    def _check_sharding(self, plan: EpochPlan, gt_boxes: int) -> None:
+        """Raises ValueError where the sharding cannot divide minibatches."""
+        if not isinstance(self._device, jax.sharding.Sharding):
+            return
+        n = self.config.batch_size
+        if not self._device.is_fully_addressable:
+            n *= self._hosts
+        for bucket in plan.buckets:
+            spec = minibatch_spec(self.config, self.num_classes, bucket, gt_boxes, n)
+            for name, leaf in spec._asdict().items():
+                try:
+                    if leaf is not None:
+                        self._device.shard_shape(leaf.shape)
+                except (IndexError, ValueError) as error:  # the former: too many axes
+                    raise ValueError(
+                        f"device must be a sharding that divides the {n} images of a "
+                        f"batch, got {self._device}: {name} of shape {leaf.shape}: "
+                        f"{error}"
+                    ) from None
 
     def _set_plan(self, plan: EpochPlan) -> None:
         self._plan = plan

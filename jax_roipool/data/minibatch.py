@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_roipool.data.checks import whole
+from jax_roipool.data.checks import instance, whole
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import (
     ImageError,
@@ -56,18 +56,18 @@ class Minibatch(NamedTuple):
       ('data', 'im_info', 'image_weights', 'image_index')
     """
 
-    data: Any
-    im_info: Any
-    image_weights: Any
-    image_index: Any
-    gt_boxes: Any = None
-    gt_valid: Any = None
-    rois: Any = None
-    labels: Any = None
-    bbox_targets: Any = None
-    bbox_inside_weights: Any = None
-    bbox_outside_weights: Any = None
-    valid: Any = None
+    data: Array | jax.Array
+    im_info: Array | jax.Array
+    image_weights: Array | jax.Array
+    image_index: Array | jax.Array
+    gt_boxes: Array | jax.Array | None = None
+    gt_valid: Array | jax.Array | None = None
+    rois: Array | jax.Array | None = None
+    labels: Array | jax.Array | None = None
+    bbox_targets: Array | jax.Array | None = None
+    bbox_inside_weights: Array | jax.Array | None = None
+    bbox_outside_weights: Array | jax.Array | None = None
+    valid: Array | jax.Array | None = None
 
 
 def minibatch_spec(
@@ -80,7 +80,8 @@ def minibatch_spec(
     """Shapes and dtypes of minibatches: `count` images of a bucket, `gt_boxes` G."""
     n, r = count, config.sampling.rois_per_image
 
-    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    # Specs stand where a minibatch has arrays.
+    def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((n, *shape), dtype)
 
     common = {
@@ -113,11 +114,11 @@ def nbytes(spec: Minibatch) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
 
 
-def _empty(spec: Minibatch) -> Minibatch:
+def _empty(spec: Minibatch) -> Any:
     """A batch of nothing but padding; its images are to be written."""
     # Zeroing megabytes of pixels only to write them again takes time.
     data = np.empty(spec.data.shape, spec.data.dtype)
-    rest = (
+    rest: Any = (
         None if leaf is None else np.zeros(leaf.shape, leaf.dtype) for leaf in spec[1:]
     )
     batch = Minibatch(data, *rest)
@@ -128,7 +129,7 @@ def _empty(spec: Minibatch) -> Minibatch:
 
 
 def _fill(
-    batch: Minibatch,
+    batch: Any,  # a minibatch of NumPy arrays
     i: int,
     record: Record,
     rng: np.random.Generator,
@@ -199,8 +200,7 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
         )
     if not len(roidb):
         raise ValueError("roidb must not be empty: no images")
-    if not isinstance(config, LayerConfig):
-        raise TypeError(f"config must be a LayerConfig, got {config!r}")
+    instance("config", config, LayerConfig)
     if whole("num_classes", num_classes, 1) < roidb.num_classes:
         raise ValueError(
             f"num_classes must be at least that of the roidb, {roidb.num_classes} "

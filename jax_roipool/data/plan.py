@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_roipool.data.checks import whole
+from jax_roipool.data.checks import instance, whole
 from jax_roipool.data.images import (
     ImageConfig,
     bucket_for,
@@ -100,8 +100,8 @@ class EpochPlan:
         shuffle: bool = True,
         aspect_grouping: bool = True,
     ) -> None:
-        if not isinstance(images, ImageConfig):
-            raise TypeError(f"images must be an ImageConfig, got {images!r}")
+        instance("roidb", roidb, Roidb)
+        instance("images", images, ImageConfig)
         if not len(roidb):
             raise ValueError("roidb must not be empty: no images")
         for name, value in (("shuffle", shuffle), ("aspect_grouping", aspect_grouping)):
@@ -127,6 +127,7 @@ class EpochPlan:
 
     def image_rng(self, epoch: int, index: int) -> np.random.Generator:
         """The chance of one image in one epoch, in whatever batch it is served."""
+        whole("epoch", epoch, 0)
         # index is -1 for padding, which draws nothing.
         return np.random.default_rng(
             [_IMAGE, self._seed, epoch, self._content, max(index, 0)]

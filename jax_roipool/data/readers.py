@@ -4,6 +4,7 @@ Every problem is an error that names the file and the field, or is counted in th
 roidb's `report`, which is logged too.
 """
 
+import codecs
 import functools
 import json
 import logging
@@ -11,10 +12,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
-from xml.parsers import expat
 
 import numpy as np
 
+from jax_roipool.data.checks import path as checked_path
 from jax_roipool.data.progress import progress
 from jax_roipool.data.roidb import (
     EXAMPLES,
@@ -100,6 +101,18 @@ def _clean(
     return clipped, keep, report + reported(_CLIPPED, places, len(changed))
 
 
+def _is_path_below(value: Any) -> bool:
+    """Whether it is a path that does not leave its directory, on any system."""
+    if not isinstance(value, str) or value == "" or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    absolute = os.path.isabs(value) or os.path.splitdrive(value)[0]
+    return not absolute and ".." not in re.split(r"[/\\]", value)
+
+
 def _check_images(paths: Sequence[str], place: Callable[[int], str]) -> None:
     """Every file is there. One look at each directory, not at each file."""
     listings: dict[str, set[str]] = {}
@@ -132,48 +145,59 @@ def _finish(
 # --- Pascal VOC --------------------------------------------------------------
 
 
-class _Element:
-    """An XML element: its text and its children."""
+# What is read of each element. All else is refused where it could hold an object,
+# and counted where it is not known and no leaf, or one of four numbers or of XML.
+_VOC_READ = {
+    "annotation": ("size", "object"),
+    "size": ("width", "height"),
+    "object": ("name", "difficult", "bndbox"),
+    "bndbox": ("xmin", "ymin", "xmax", "ymax"),
+}
+_VOC_KNOWN = (
+    *("source", "owner", "part", "actions", "point", "attributes", "polygon"),
+    *("segmentation", "segm"),
+)
+# Tags that only objects have, also in the spelling of others.
+_OBJECT_TAG = re.compile(
+    r"obj|objs|objects?|bbox(es)?|box(es)?|b(ou)?nd(ing)?_?box(es)?"
+    r"|[xy]_?m(in|ax)|difficult"
+)
 
-    __slots__ = ("children", "tag", "text")
 
-    def __init__(self, tag: str) -> None:
-        self.tag, self.text, self.children = tag, "", list[_Element]()
-
-    def child(self, tag: str) -> "_Element | None":
-        return next((c for c in self.children if c.tag == tag), None)
-
-
-class _RefusedError(ValueError):
-    pass
+def _decode_xml(data: bytes) -> str:
+    """The text of an XML file, in the encoding of its mark or its declaration."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding)
+    declared = _DECLARED.match(data)
+    return data.decode(declared[1].decode() if declared else "utf-8")
 
 
-def _parse_xml(file: str) -> _Element:
-    """The root of an XML file that declares no entities."""
-    root = _Element("")
-    stack = [root]
+# Byte order marks (that of UTF-32 begins with that of UTF-16), and what "<" and "<?"
+# are without one.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"<\0\0\0": "utf-32-le",
+    b"\0\0\0<": "utf-32-be",
+    b"<\0": "utf-16-le",
+    b"\0<": "utf-16-be",
+}
+_DECLARED = re.compile(rb"""<\?xml\b[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 
-    def refuse(*_: Any) -> None:
-        raise _RefusedError(
-            f"{file}: a document type declaration is refused: its entities could "
-            "expand without end or read other files"
-        )
 
-    def start(tag: str, _: Any) -> None:
-        element = _Element(tag)
-        stack[-1].children.append(element)
-        stack.append(element)
-
-    def text(data: str) -> None:
-        stack[-1].text += data
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: stack.pop()
-    parser.CharacterDataHandler = text
-    parser.buffer_text = True
+def _parse_xml(file: str) -> Any:
+    """The root of an annotation; declares no entities."""
+    try:
+        from defusedxml import DTDForbidden
+        from defusedxml.ElementTree import ParseError, fromstring
+    except ImportError as error:
+        raise ImportError(
+            "read_voc needs defusedxml: pip install 'jax_roipool[data]'"
+        ) from error
     with open(file, "rb") as stream:
         data = stream.read(_MAX_XML_BYTES + 1)
     if len(data) > _MAX_XML_BYTES:
@@ -181,26 +205,99 @@ def _parse_xml(file: str) -> _Element:
     if not data.strip():
         raise ValueError(f"{file}: the annotation is empty")
     try:
-        parser.Parse(data, True)
-    except _RefusedError:
-        raise
+        # Of text the parser ignores the declared encoding: expat knows four.
+        root = fromstring(_decode_xml(data), forbid_dtd=True)
+    except DTDForbidden:
+        raise ValueError(
+            f"{file}: a document type declaration is refused: its entities could "
+            "expand without end or read other files"
+        ) from None
     # The latter for encodings.
-    except (expat.ExpatError, ValueError, LookupError) as error:
+    except (ParseError, LookupError, ValueError) as error:
         raise ValueError(f"{file}: not well-formed XML: {error}") from error
-    return root.children[0]
+    if root.tag != "annotation":
+        raise ValueError(f"{file}: the root must be annotation, got {root.tag}")
+    return root
 
 
-def _voc_text(element: _Element | None, field: str, where: str) -> str:
+def _folded(tag: str) -> str:
+    return tag.rpartition("}")[2].casefold()
+
+
+def _object_in(element: Any) -> str | None:
+    """A tag or an attribute at or below an element that could be an object's."""
+    for below in element.iter():
+        content = len(below) or below.attrib or (below.text or "").strip()
+        for tag in [*[below.tag] * bool(content), *below.attrib]:
+            if _OBJECT_TAG.fullmatch(_folded(tag)):
+                return str(tag)
+    return None
+
+
+def _are_numbers(text: str) -> bool:
+    """Whether the text is four numbers or more, and nothing else."""
+    words = text.replace(",", " ").split()
+    return len(words) >= 4 and all(w.replace(".", "", 1).isdecimal() for w in words)
+
+
+def _check_unread(element: Any, where: str) -> Report:
+    """Refuses or counts what stands in an element and is not read."""
+    read, report = _VOC_READ[element.tag], Report()
+    for text in (element.text, *(child.tail for child in element)):
+        if text and text.strip():
+            raise ValueError(
+                f"{where}: {element.tag} must hold elements, got text "
+                f"{text.strip()!r:.80}"
+            )
+    for name in element.attrib:
+        if _folded(name) in read or _OBJECT_TAG.fullmatch(_folded(name)):
+            raise ValueError(f"{where}: attribute {name} is not read")
+    for child in element:
+        if child.tag in read:
+            continue
+        # A part has a box, which is not an object's.
+        is_part = element.tag == "object" and child.tag == "part"
+        parts = [c for c in child if c.tag != "bndbox"] if is_part else [child]
+        found = next(filter(None, map(_object_in, parts)), None)
+        if found is None and _folded(child.tag) in read:
+            found = child.tag
+        if found:
+            inside = f" in {child.tag}" * (found != child.tag)
+            raise ValueError(f"{where}: {found}{inside} is not read")
+        values = " ".join([child.text or "", *child.attrib.values()])
+        odd = len(child) or "<" in values or _are_numbers(values)
+        if odd and child.tag not in _VOC_KNOWN:
+            report += reported(f"{child.tag}, which is not read", [where])
+    return report
+
+
+def _voc_child(element: Any, tag: str, field: str, where: str) -> Any:
+    """The one child of this tag, or `None`."""
+    found = element.findall(tag)
+    if len(found) > 1:
+        raise ValueError(f"{where}: {field} stands there {len(found)} times")
+    return found[0] if found else None
+
+
+def _voc_text(element: Any, field: str, where: str) -> str:
     """The text of `field`, a path of direct children such as "size/width"."""
     for tag in field.split("/"):
-        element = element and element.child(tag)
-    text = element.text.strip() if element else ""
+        if element is not None:
+            element = _voc_child(element, tag, field.partition(tag)[0] + tag, where)
+    if element is None:
+        raise ValueError(f"{where}: no {field}")
+    if len(element):
+        raise ValueError(f"{where}: {field} must be text, got <{element[0].tag}>")
+    for name in element.attrib:
+        if _OBJECT_TAG.fullmatch(_folded(name)):
+            raise ValueError(f"{where}: {field}: attribute {name} is not read")
+    text = (element.text or "").strip()
     if not text:
         raise ValueError(f"{where}: no {field}")
     return text
 
 
-def _voc_number(element: _Element, field: str, where: str) -> float:
+def _voc_number(element: Any, field: str, where: str) -> float:
     text = _voc_text(element, field, where)
     try:
         number = float(text)
@@ -211,8 +308,8 @@ def _voc_number(element: _Element, field: str, where: str) -> float:
     return number
 
 
-def _voc_flag(element: _Element, field: str, where: str) -> bool:
-    if element.child(field) is None:
+def _voc_flag(element: Any, field: str, where: str) -> bool:
+    if element.find(field) is None:
         return False
     text = _voc_text(element, field, where)
     if text not in ("0", "1"):
@@ -226,16 +323,28 @@ def _voc_ids(file: str) -> list[str]:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{file}: not UTF-8: {error}") from None
-    # Sets of one class ("cat_train") say in a second column if it is there.
-    ids = [line.split()[0] for line in text.split("\n") if line.strip()]
+    ids = dict[str, None]()
+    for number, line in enumerate(re.split(r"\r\n?|\n", text), 1):
+        image_id, *rest = line.split() or [""]
+        if not image_id:
+            continue
+        # Sets of one class ("cat_train") say in a second column if it is there.
+        if rest and rest not in (["-1"], ["0"], ["1"]):
+            raise ValueError(
+                f"{file}: line {number} must be an image's id, or that and -1, 0 or "
+                f"1, got {line!r:.80}"
+            )
+        if not _is_path_below(image_id):
+            raise ValueError(
+                f"{file}: line {number} must be the name of a file without its "
+                f"extension, got {image_id!r:.80}"
+            )
+        if image_id in ids:
+            raise ValueError(f"{file}: image {image_id!r} stands there twice")
+        ids[image_id] = None
     if not ids:
         raise ValueError(f"{file}: no images in this set")
-    seen = set[str]()
-    for i in ids:
-        if i in seen:
-            raise ValueError(f"{file}: image {i!r} stands there twice")
-        seen.add(i)
-    return ids
+    return list(ids)
 
 
 def read_voc(
@@ -253,12 +362,17 @@ def read_voc(
     `directory` holds `Annotations/<id>.xml`, `ImageSets/Main/<image_set>.txt` and
     `JPEGImages/<id>.jpg`. Coordinates in the files count from 1 and may be
     fractions; 1 is subtracted. Boxes of an object's parts are ignored. Difficult
-    objects are kept with their flag, which keeps them from being samples.
+    objects are kept with their flag, which keeps them from being samples. Elements
+    that are not read are passed over where they are VOC's own or hold text alone,
+    counted where they hold elements or four numbers, and refused where they could be
+    objects.
+    Annotations are in the encoding of their byte order mark or their declaration,
+    else in UTF-8.
 
     Args:
       directory: Such as "VOCdevkit/VOC2007".
       image_set: Such as "trainval". Of a set of one class ("cat_train") all
-        images are read, whatever its second column says.
+        images are read, whether its second column says -1, 0 or 1.
       classes: Names of classes 1, 2, ...
       unknown_classes: "error", or "skip" objects of other names and count them.
       bad_boxes: "skip" leaves out boxes that are inverted or wholly outside the
@@ -274,9 +388,12 @@ def read_voc(
 
     Raises:
       FileNotFoundError: A file is not there.
+      ImportError: defusedxml is not installed.
+      TypeError, ValueError: An argument is not as described.
       ValueError: An annotation is empty, not XML, has a document type declaration
-        (entities could expand without end), lacks a field or has a wrong one; an
-        image set is empty. The file and the field are named.
+        (entities could expand without end), lacks a field, has a wrong one or has
+        it twice; an image set is empty, or a line of it is no image's. The file
+        and the field are named.
 
     Example:
       >>> import pathlib, tempfile
@@ -296,7 +413,13 @@ def read_voc(
     """
     _check_choice("bad_boxes", bad_boxes, ("skip", "error"))
     _check_choice("unknown_classes", unknown_classes, ("error", "skip"))
-    root = os.fspath(directory)
+    root = checked_path("directory", directory)
+    for name, value in (("image_set", image_set), ("image_extension", image_extension)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, got {value!r:.80}")
+        # With a letter before it, as an extension may be empty or begin with "..".
+        if not _is_path_below("a" * (name == "image_extension") + value):
+            raise ValueError(f"{name} must be part of a file's name, got {value!r:.80}")
     names = class_names(classes, "classes")
     numbers = {name: k for k, name in enumerate(names) if k}
     set_file = os.path.join(root, "ImageSets", "Main", image_set + ".txt")
@@ -308,6 +431,7 @@ def read_voc(
     for image_id in progress(ids, f"reading {image_set}", "images"):
         file = os.path.join(root, "Annotations", image_id + ".xml")
         annotation = _parse_xml(file)
+        report += _check_unread(annotation, file)
         size = []
         for field in ("size/width", "size/height"):
             number = _voc_number(annotation, field, file)
@@ -316,10 +440,13 @@ def read_voc(
                     f"{file}: {field} must be a whole number from 1, got {number:g}"
                 )
             size.append(int(number))
+        report += _check_unread(annotation.find("size"), file)
         before = len(rows)
-        objects = [c for c in annotation.children if c.tag == "object"]
-        for i, element in enumerate(objects):
+        for i, element in enumerate(annotation.findall("object")):
             where = f"{file}: object {i}"
+            report += _check_unread(element, where)
+            if (box := _voc_child(element, "bndbox", "bndbox", where)) is not None:
+                report += _check_unread(box, where)
             name = _voc_text(element, "name", where)
             if name not in numbers:
                 if unknown_classes == "skip":
@@ -367,6 +494,71 @@ def read_voc(
 
 
 # --- COCO --------------------------------------------------------------------
+
+
+_COCO_TABLES = ("images", "annotations", "categories")
+_COCO_KNOWN = (*_COCO_TABLES, "info", "licenses")
+# Fields that say something of boxes, also in the spelling of others.
+_COCO_BOXES = re.compile(r"[a-z]*box(es)?|objects?|annotations?")
+_COCO_FLAGS = ("iscrowd", "crowd", "ignore", "difficult")
+
+
+def _load_json(file: str) -> Any:
+    """What a JSON file holds; an object that has a key twice is refused."""
+    repeated: list[tuple[Any, str]] = []
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append((found, max(keys, key=keys.count)))
+        return found
+
+    with open(file, "rb") as stream:
+        try:
+            data = json.load(stream, object_pairs_hook=make)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: not JSON: {error}") from error
+    if repeated:
+        wanted, key = repeated[0]
+        tables = data.items() if isinstance(data, dict) else ()
+        places = (
+            f"{table}[{i}]: "
+            for table, rows in tables
+            for i, row in enumerate(rows if isinstance(rows, list) else ())
+            if row is wanted
+        )
+        raise ValueError(
+            f"{file}: {next(places, '')}{key!r} stands twice in one object"
+        )
+    return data
+
+
+def _coco_unread(file: str, data: dict[str, Any]) -> Report:
+    """Counts what may be of boxes and is not read."""
+    report = Report()
+    for name, value in data.items():
+        if name not in _COCO_KNOWN and isinstance(value, list | dict) and value:
+            report += reported("table that is not read", [f"{file}: {name}"])
+    for table in _COCO_TABLES:
+        rows = data[table]
+        for name in sorted(set[str]().union(*rows)):
+            folded = name.casefold().replace("_", "").replace("-", "")
+            if name in ("bbox", "iscrowd"):
+                continue
+            if folded in _COCO_FLAGS:
+                which = [i for i, row in enumerate(rows) if row.get(name)]
+            elif _COCO_BOXES.fullmatch(folded):
+                which = [
+                    i
+                    for i, row in enumerate(rows)
+                    if isinstance(row.get(name), list | dict) and row[name]
+                ]
+            else:
+                continue
+            places = [f"{file}: {table}[{i}]" for i in which[:EXAMPLES]]
+            report += reported(f"{name}, which is not read", places, len(which))
+    return report
 
 
 def _is_int(value: Any) -> bool:
@@ -427,18 +619,6 @@ def _look_up(
     return found
 
 
-def _is_path_below(value: Any) -> bool:
-    """Whether it is a path that does not leave its directory, on any system."""
-    if not isinstance(value, str) or value == "" or "\0" in value:
-        return False
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:
-        return False
-    absolute = os.path.isabs(value) or os.path.splitdrive(value)[0]
-    return not absolute and ".." not in re.split(r"[/\\]", value)
-
-
 def read_coco(
     annotation_file: str | os.PathLike[str],
     image_directory: str | os.PathLike[str],
@@ -452,6 +632,8 @@ def read_coco(
     less than x. Category ids, which have gaps, become classes 1, 2, ... in their
     order; `roidb.category_ids[k]` is the id of class k. Crowd boxes are kept with
     their flag, which keeps them from being samples. Segmentations are not read.
+    Other tables, and fields whose name speaks of boxes or flags ("bboxes",
+    "ignore"), are counted in the report.
 
     Args:
       annotation_file: The JSON file.
@@ -468,9 +650,9 @@ def read_coco(
 
     Raises:
       FileNotFoundError: A file is not there.
-      ValueError: The file is not JSON, or a field is missing, wrong, or names an
-        image or a category that is not there; there are no images. The file and
-        the field are named.
+      ValueError: The file is not JSON, or has a key twice in one object; a field
+        is missing, wrong, or names an image or a category that is not there; there
+        are no images. The file and the field are named.
 
     Example:
       >>> import json, pathlib, tempfile
@@ -490,18 +672,15 @@ def read_coco(
       (array([[0., 3., 4., 8.]], dtype=float32), array([2], dtype=int32))
     """
     _check_choice("bad_boxes", bad_boxes, ("skip", "error"))
-    file, directory = os.fspath(annotation_file), os.fspath(image_directory)
-    with open(file, "rb") as stream:
-        try:
-            data = json.load(stream)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: not JSON: {error}") from error
+    file = checked_path("annotation_file", annotation_file)
+    directory = checked_path("image_directory", image_directory)
+    data = _load_json(file)
     if not isinstance(data, dict):
         raise ValueError(
             f"{file}: must be an object with images, annotations and "
             f"categories, got a {type(data).__name__}"
         )
-    for table in ("images", "annotations", "categories"):
+    for table in _COCO_TABLES:
         if not isinstance(data.get(table), list):
             raise ValueError(
                 f"{file}: {table} must be a list, got {data.get(table)!r:.80}"
@@ -603,4 +782,4 @@ def read_coco(
         crowd=np.array(crowd_values, bool)[kept],
     )
     numbers = [0, *category_ids[order].tolist()]
-    return _finish(file, columns, names, numbers, report)
+    return _finish(file, columns, names, numbers, report + _coco_unread(file, data))

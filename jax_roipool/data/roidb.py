@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
 from jax_roipool.boxes.arrays import is_real
+from jax_roipool.data import checks
 from jax_roipool.data.checks import whole
 from jax_roipool.data.progress import progress
 
@@ -66,6 +68,8 @@ class Report:
         return "\n".join(lines) or "nothing left out"
 
     def __add__(self, other: "Report") -> "Report":
+        if not isinstance(other, Report):
+            return NotImplemented
         counts, examples = dict(self.counts), dict(self.examples)
         for name, count in other.counts.items():
             counts[name] = counts.get(name, 0) + count
@@ -93,7 +97,7 @@ def _frozen(array: Array) -> Array:
 
 def _rows(value: Any, where: str) -> Array:
     """float32 [n, 4], of its own."""
-    array = np.asarray(value)
+    array = checks.array(where, value)
     if array.size == 0 and array.ndim < 2:
         array = np.zeros((0, 4), np.float32)
     if not is_real(array.dtype):
@@ -115,10 +119,16 @@ def _box_array(value: Any, height: int, width: int, where: str) -> Array:
     good &= (x2 <= width - 1) & (y2 <= height - 1)
     if not good.all():
         i = int(good.argmin())
+        if not np.isfinite(array[i]).all():
+            problem = "it is not finite"
+        elif (array[i, 2:] < array[i, :2]).any():
+            problem = "it is inverted, x2 < x1 or y2 < y1"
+        else:
+            problem = "it is partly or wholly outside; boxes.clip cuts boxes to an image"
         raise ValueError(
             f"{where}[{i}] must satisfy 0 <= x1 <= x2 <= width - 1 and 0 <= y1 <= y2 "
             f"<= height - 1 in an image of {width} x {height}, got "
-            f"{array[i].tolist()}; boxes.clip cuts boxes to an image"
+            f"{array[i].tolist()}: {problem}"
         )
     return array
 
@@ -181,12 +191,7 @@ class Record:
         where = f"record {self.id!r}: "
         image = self.image
         if not isinstance(image, bytes):
-            try:
-                image = os.fsdecode(image)
-            except TypeError:
-                raise TypeError(
-                    f"{where}image must be a path or bytes, got {type(image).__name__}"
-                ) from None
+            image = checks.path(f"{where}image", image, "a path or bytes")
         if not isinstance(self.flipped, bool | np.bool_):
             raise TypeError(f"{where}flipped must be a bool, got {self.flipped!r}")
         height = whole(where + "height", self.height, 1, MAX_SIDE)
@@ -197,7 +202,11 @@ class Record:
         for name in ("classes", "difficult", "crowd"):
             value = getattr(self, name)
             kinds, dtype = ("iu", np.int32) if name == "classes" else ("b", np.bool_)
-            array = np.zeros(count, dtype) if value is None else np.asarray(value)
+            array = (
+                np.zeros(count, dtype)
+                if value is None
+                else checks.array(where + name, value)
+            )
             if array.size == 0:
                 array = array.astype(dtype)
             if array.dtype.kind not in kinds:
@@ -260,6 +269,7 @@ class Record:
 
     def check_classes(self, num_classes: int) -> None:
         """Raises ValueError where there is a class of `num_classes` or above."""
+        num_classes = whole("num_classes", num_classes, 1)
         if len(self.classes) and self.classes.max() >= num_classes:
             raise ValueError(
                 f"num_classes must be above the classes of record {self.id!r}, "
@@ -274,7 +284,7 @@ class Record:
                 fields[name] = _frozen(_boxes.flip(fields[name], self.width, inclusive=True))
         return Record._unchecked(**fields)
 
-    def match(self, boxes: Any) -> tuple[Array, Array]:
+    def match(self, boxes: ArrayLike) -> tuple[Array, Array]:
         """The ground truth that each box overlaps most.
 
         Args:
@@ -296,7 +306,7 @@ class Record:
         index = np.where(overlap > 0, which[best], -1)
         return overlap, index.astype(np.int32)
 
-    def overlaps(self, num_classes: int, boxes: Any = None) -> Array:
+    def overlaps(self, num_classes: int, boxes: ArrayLike | None = None) -> Array:
         """The greatest overlap of boxes with the ground truth of every class.
 
         Args:
@@ -410,16 +420,21 @@ class Roidb(Sequence[Record]):
         category_ids: Sequence[int] | None = None,
         report: Report | None = None,
     ) -> None:
+        checks.instance("columns", columns, Mapping)
         if "proposals" in columns and not all(name in columns for name in _DERIVED):
             raise ValueError(
                 f"columns must have {' and '.join(_DERIVED)} where they have "
                 "proposals; add_proposals makes all three"
             )
+        always = [n for n in _RAGGED if n != "proposal_offsets"]
+        missing = {*_VIEW, *_PLAIN, *always, *_BOXES} - columns.keys()
+        if missing:
+            raise ValueError(f"columns must have {', '.join(sorted(missing))}")
         self.columns = {name: _frozen(array) for name, array in columns.items()}
-        self.classes = tuple(classes)
-        self.category_ids = tuple(
-            range(len(self.classes)) if category_ids is None else map(int, category_ids)
-        )
+        self.classes = tuple(checks.ordered("classes", classes, "a list of names"))
+        if category_ids is None:
+            category_ids = range(len(self.classes))
+        self.category_ids = _numbers(category_ids)
         self.report = report or Report()
 
     def __reduce__(self) -> Any:
@@ -453,12 +468,12 @@ class Roidb(Sequence[Record]):
           TypeError, ValueError: A record is not as described, has a class of no
             name, or there are none.
         """
-        records = list(records)
+        records = checks.ordered("records", records, "a list of Record")
         if not records:
             raise ValueError("records must not be empty: a roidb has images")
         names = class_names(classes, "classes")
         if category_ids is not None:
-            category_ids = [0, *map(int, category_ids)]
+            category_ids = (0, *_numbers(category_ids))
             if len(category_ids) != len(names):
                 raise ValueError(
                     f"category_ids must have one number per class, {len(names) - 1}, "
@@ -513,6 +528,11 @@ class Roidb(Sequence[Record]):
         columns = self.columns
         if isinstance(i, slice):
             return self._with(index=columns["index"][i], flipped=columns["flipped"][i])
+        if isinstance(i, bool) or not isinstance(i, int | np.integer):
+            raise TypeError(
+                f"index must be an int or a slice, got {i!r:.80}; take([...]) gives "
+                "the records of a list"
+            )
         image = int(columns["index"][i])
 
         def cut(offsets: str) -> slice:
@@ -597,7 +617,7 @@ class Roidb(Sequence[Record]):
 
     # --- Other roidbs
 
-    def take(self, indices: Any) -> "Roidb":
+    def take(self, indices: ArrayLike) -> "Roidb":
         """The records of these indices, in this order.
 
         Args:
@@ -607,13 +627,18 @@ class Roidb(Sequence[Record]):
           IndexError, TypeError, ValueError: One is no record's, or they are not a
             list of ints.
         """
-        indices = np.asarray(indices)
+        indices = checks.array("indices", indices)
         if indices.size == 0:
             indices = indices.astype(np.int64)
         if indices.dtype.kind not in "iu":
             raise TypeError(f"indices must be ints, got dtype {indices.dtype}")
         if indices.ndim != 1:
             raise ValueError(f"indices must have shape [k], got {indices.shape}")
+        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
+        if len(wrong):
+            raise IndexError(
+                f"indices must be from {-len(self)} to {len(self) - 1}, got {wrong[0]}"
+            )
         index, flipped = (self.columns[name][indices] for name in _VIEW)
         return self._with(index=index, flipped=flipped)
 
@@ -622,6 +647,8 @@ class Roidb(Sequence[Record]):
 
         `data.has_samples` is py-faster-rcnn's predicate (`filter_roidb`).
         """
+        if not callable(predicate):
+            raise TypeError(f"predicate must be a function, got {predicate!r:.80}")
         records = progress(self, "filtering", "images")
         keep = np.fromiter((bool(predicate(r)) for r in records), bool, len(self))
         gone = np.flatnonzero(~keep)
@@ -648,7 +675,7 @@ class Roidb(Sequence[Record]):
             flipped=np.concatenate([flipped, ~flipped]),
         )
 
-    def add_proposals(self, proposals: Iterable[Any]) -> "Roidb":
+    def add_proposals(self, proposals: Iterable[ArrayLike]) -> "Roidb":
         """The same records with proposals; earlier ones are replaced.
 
         What they overlap is computed here, once.
@@ -671,7 +698,7 @@ class Roidb(Sequence[Record]):
         """
         if self.columns["flipped"].any():
             raise ValueError("add_proposals must come before with_flips")
-        proposals = list(proposals)
+        proposals = checks.ordered("proposals", proposals, "a list of arrays")
         if len(proposals) != len(self):
             raise ValueError(
                 f"proposals must have one array per record, {len(self)}, got "
@@ -761,6 +788,7 @@ class Roidb(Sequence[Record]):
         """
         if not self.has_proposals:
             raise ValueError("target_statistics needs proposals: call add_proposals")
+        overlap = checks.number("overlap", overlap)
         rows = self.num_classes if per_class else 1
         counts = np.zeros(rows, np.int64)
         means, squares = np.zeros((rows, 4)), np.zeros((rows, 4))
@@ -790,6 +818,11 @@ class Roidb(Sequence[Record]):
         return TargetStatistics(means[0], stds[0], counts[0])
 
 
+def _numbers(category_ids: Any) -> tuple[int, ...]:
+    values = checks.ordered("category_ids", category_ids, "a list of ints")
+    return tuple(whole("category_ids", v, -(2**63), 2**63 - 1) for v in values)
+
+
 def _gather_one(
     columns: Mapping[str, Array], owner: str, name: str, index: Array
 ) -> Array:
@@ -806,9 +839,7 @@ def _gather_one(
 
 def class_names(classes: Sequence[str], where: str) -> tuple[str, ...]:
     """The names with the background before them, checked."""
-    if isinstance(classes, str):
-        raise TypeError(f"{where} must be a list of names, got {classes!r}")
-    classes = tuple(classes)
+    classes = tuple(checks.ordered(where, classes, "a list of names"))
     if not all(isinstance(c, str) for c in classes):
         raise TypeError(f"{where} must be names, got {classes!r}")
     names = (BACKGROUND, *classes)

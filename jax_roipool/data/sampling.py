@@ -6,11 +6,13 @@ pure: the same record, generator state and configuration give the same sample.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
+from jax_roipool.data import checks
 from jax_roipool.data.checks import whole
 from jax_roipool.data.roidb import Array, Record
 
@@ -63,9 +65,9 @@ class SamplingConfig:
     bg_threshold_low: float = 0.1
     bbox_reg: bool = True
     bbox_threshold: float = 0.5
-    bbox_means: Any = (0.0, 0.0, 0.0, 0.0)
-    bbox_stds: Any = (0.1, 0.1, 0.2, 0.2)
-    bbox_inside_weights: Any = (1.0, 1.0, 1.0, 1.0)
+    bbox_means: ArrayLike = (0.0, 0.0, 0.0, 0.0)
+    bbox_stds: ArrayLike = (0.1, 0.1, 0.2, 0.2)
+    bbox_inside_weights: ArrayLike = (1.0, 1.0, 1.0, 1.0)
     use_ground_truth: bool = True
     crowd_threshold: float = 0.7
 
@@ -104,7 +106,7 @@ class SamplingConfig:
             )
         for name in _FOUR:
             # As tuples, which compare and hash.
-            array = np.asarray(getattr(self, name))
+            array = checks.array(name, getattr(self, name))
             with np.errstate(over="ignore"):
                 finite = array.dtype.kind in "fiu" and np.isfinite(np.float32(array))
             if not np.all(finite):
@@ -221,11 +223,6 @@ def _in_crowd(rois: Array, crowd: Array, threshold: float) -> Array:
     return (share > np.float32(threshold)).any(axis=1)
 
 
-def _check_config(config: Any) -> None:
-    if not isinstance(config, SamplingConfig):
-        raise TypeError(f"config must be a SamplingConfig, got {config!r}")
-
-
 def candidates(record: Record, config: SamplingConfig) -> Candidates:
     """The boxes of an image that may be drawn, and their ground truth.
 
@@ -246,7 +243,8 @@ def candidates(record: Record, config: SamplingConfig) -> Candidates:
       >>> candidates(record, SamplingConfig()).rois.shape
       (0, 4)
     """
-    _check_config(config)
+    checks.instance("record", record, Record)
+    checks.instance("config", config, SamplingConfig)
     own = record.trainable if config.use_ground_truth else np.zeros(0, bool)
     matches = np.flatnonzero(own).astype(np.int32)
     rois = truth = record.boxes[matches]
@@ -326,6 +324,8 @@ def choose(
       >>> sorted(fg.tolist()), bg
       ([0, 1], array([2]))
     """
+    checks.instance("found", found, Candidates)
+    checks.instance("config", config, SamplingConfig)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"rng must be a numpy.random.Generator, got {type(rng).__name__}; "
@@ -338,7 +338,11 @@ def choose(
 
 
 def bbox_targets(
-    rois: Any, targets: Any, labels: Any, num_classes: int, config: SamplingConfig
+    rois: ArrayLike,
+    targets: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int,
+    config: SamplingConfig,
 ) -> tuple[Array, Array, Array]:
     """Class-specific box targets and their weights.
 
@@ -366,8 +370,10 @@ def bbox_targets(
       >>> inside
       array([[0., 0., 0., 0., 1., 1., 1., 1.]], dtype=float32)
     """
-    _check_config(config)
-    rois, targets, labels = map(np.asarray, (rois, targets, labels))
+    checks.instance("config", config, SamplingConfig)
+    rois, targets = checks.array("rois", rois), checks.array("targets", targets)
+    labels = checks.array("labels", labels)
+    num_classes = whole("num_classes", num_classes, 1)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape [R], got {labels.shape}")
     if labels.dtype.kind not in "iu" and len(labels):
@@ -455,6 +461,7 @@ def sample(
       array([[0., 0., 9., 9.],
              [0., 0., 9., 3.]], dtype=float32)
     """
+    checks.instance("record", record, Record)
     record.check_classes(num_classes)
     found = candidates(record, config)
     fg, bg = choose(found, rng, config)

@@ -23,6 +23,8 @@ from jax_roipool.data import shared
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
+# The exit code of a worker whose script wants workers of its own; no signal's.
+_NO_GUARD = 94
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -75,6 +77,11 @@ class Stream(Generic[T]):
             ) from error
         from absl import flags
 
+        # A private name, as spawn's own check of it comes with Grain's tracebacks.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker that imports a script without a guard: its parent says so.
+            raise SystemExit(_NO_GUARD)
+
         # Grain reads flags, which fail in a program that does not parse them.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
@@ -110,6 +117,11 @@ class Stream(Generic[T]):
         except RuntimeError as error:
             if "Worker process was terminated" not in str(error):
                 raise
+            if f"exit code {_NO_GUARD}" in str(error):
+                raise WorkerError(
+                    "workers are started with 'spawn', which imports the script "
+                    'again: it needs `if __name__ == "__main__":` around what it does'
+                ) from None
             raise WorkerError(
                 f"a worker process ended: {error} Workers are started with 'spawn': "
                 'a script needs `if __name__ == "__main__":`. An exit code of -9 is '
