@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Layout = Literal["NHWC", "NCHW"]
+ArrayLike = jax.Array | np.ndarray[Any, Any]
 
 _FEATURE_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _FORMS = """
@@ -48,7 +49,7 @@ def check_config(output_size: Any, spatial_scale: Any, layout: Any) -> Config:
 def check_int(name: str, value: Any, least: int, most: int | None = None) -> int:
     """The value as an int, if it is one, at least `least` and at most `most`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a static int, got {value!r}")
+        raise TypeError(f"{name} must be an int, got {value!r}")
     if value < least and most is None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     if most is not None and not least <= value <= most:
@@ -166,7 +167,8 @@ def _as_array(name: str, value: Any) -> jax.Array:
             return jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} must be an array that JAX can hold, got dtype {value.dtype}"
+            f"{name} must be an array that JAX can hold, got a "
+            f"{type(value).__name__} of dtype {value.dtype}: {error}"
         ) from error
 
 

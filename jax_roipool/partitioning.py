@@ -2,12 +2,13 @@
 
 Groups (the images of the per-image form), RoIs and channels may stay sharded; an
 op needs rows, columns and the images that an index may name whole. So every
-device calls the op on its own shard, and only a gradient over sharded RoIs is
-summed over devices.
+device calls the op on its own shard, and only results that lack the RoIs, such as a
+gradient of features, are summed over devices where RoIs are sharded.
 
-`reshard_operands` sees to that for mesh axes of type Explicit, where every
-array's type says how it is sharded; `partitioned` tells the compiler, which
-decides for those of type Auto.
+`reshard` sees to that for mesh axes of type Explicit, where every array's type says
+how it is sharded; `partitioned` tells the compiler, which decides for those of type
+Auto; inside `shard_map`, where axes are Manual, a call is local already, and
+`match_varying_axes` is all there is to do.
 """
 
 import dataclasses
@@ -19,16 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.extend.core import Primitive
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jax_roipool import primitive
-
-# --- Explicit: what the types say --------------------------------------------
-
-
-def _spec(x: Array) -> tuple[Any, ...]:
-    return tuple(jax.typeof(x).sharding.spec)
+from jax_roipool.primitive import Factors, Op
 
 
 def _names(entry: Any) -> tuple[Any, ...]:
@@ -38,106 +32,7 @@ def _names(entry: Any) -> tuple[Any, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _axes(entries: Sequence[Any]) -> set[Any]:
-    """The mesh axes in the entries of a spec."""
-    return {name for entry in entries for name in _names(entry)}
-
-
-def reshard_operands(
-    features: Array | None, rois: Array, valid: Array | None, layout: str
-) -> tuple[Any, Any, Any]:
-    """The arguments of a call, resharded to what the ops can work on.
-
-    Stands outside the `custom_vjp`: the gradient then has the sharding that the
-    features have there, and the transpose of the reshard does the rest. Where a
-    mesh axis shards both RoIs and channels (or groups), the RoIs give way. An
-    array that is on no mesh is replicated over that of the others.
-    """
-    arrays = [x for x in (features, rois, valid) if x is not None]
-    if not any(_axes(_spec(x)) for x in arrays):
-        return features, rois, valid
-    meshes = [jax.typeof(x).sharding.mesh for x in arrays]
-    mesh = next(mesh for mesh in meshes if not mesh.empty)
-
-    def reshard(x: Array | None, spec: tuple[Any, ...]) -> Array | None:
-        if x is None:
-            return None
-        own = jax.typeof(x).sharding
-        if own.mesh == mesh and tuple(own.spec) == spec:
-            return x
-        return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(*spec)))
-
-    groups = 1 if rois.ndim == 3 else 0
-    features_spec: tuple[Any, ...] = ()
-    if features is None:
-        rois_spec = _spec(rois)[:groups]
-    else:
-        channel = features.ndim - (1 if layout == "NHWC" else 3)
-        features_spec = tuple(
-            entry if axis < groups or axis == channel else None
-            for axis, entry in enumerate(_spec(features))
-        )
-        rois_spec = features_spec[:groups]
-    taken = _axes(features_spec + rois_spec)
-    rois_spec += tuple(
-        None if _axes((entry,)) & taken else entry for entry in _spec(rois)[groups:-1]
-    )
-    return (
-        reshard(features, features_spec),
-        reshard(rois, (*rois_spec, None)),
-        reshard(valid, rois_spec),
-    )
-
-
-# --- Manual: inside shard_map -------------------------------------------------
-
-
-def match_varying_axes(*arrays: Array) -> tuple[Any, ...]:
-    """The arrays, all varying over the manual axes over which any of them does.
-
-    Inside `shard_map` an array may be the same on all devices of a mesh axis
-    while another varies. JAX inserts the casts, whose transpose is the sum over
-    devices, into its own operations but not around a primitive of ours. They
-    stand outside the `custom_vjp`, whose gradient then varies as its input does.
-    """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
-    union = frozenset().union(*varying)
-    return tuple(
-        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
-        for x, axes in zip(arrays, varying, strict=True)
-    )
-
-
-# --- Auto: what the compiler is told -----------------------------------------
-#
-# A dimension of an operand or a result is a factor: groups g0, g1, ..., RoIs k0,
-# k1, ..., image, row, column, channel, the numbers of a box, bin row and column.
-# Dimensions of the same factor are sharded alike.
-
-_OPERANDS_RESULTS = {
-    "roi_pool": (("map", "box", "roi"), ("pooled",)),
-    "roi_pool_argmax": (("map", "box", "roi"), ("pooled", "pooled")),
-    "roi_gather": (("map", "roi", "pooled"), ("pooled",)),
-    "roi_scatter": (("pooled", "roi", "pooled"), ("map",)),
-}
-# Needed whole. An array that has several has them in this order, which is what
-# the partitioner wants.
-_WHOLE = ("n", "h", "w", "b", "p", "q")
-
-
-def _factors(array: str, groups: int, rois: int, layout: str) -> tuple[str, ...]:
-    g = tuple(f"g{i}" for i in range(groups))
-    k = tuple(f"k{i}" for i in range(rois))
-    nhwc = layout == "NHWC"
-    return {
-        "map": (*g, "n", *(("h", "w", "c") if nhwc else ("c", "h", "w"))),
-        "box": (*g, *k, "b"),
-        "roi": (*g, *k),
-        "pooled": (*g, *k, *(("p", "q", "c") if nhwc else ("c", "p", "q"))),
-    }[array]
-
-
-def _assign(arrays: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> dict[str, Any]:
+def _assign(arrays: Sequence[tuple[Factors, Sequence[Any]]]) -> dict[str, Any]:
     """One entry of a spec for each factor, from those of all arrays.
 
     The first array that shards a factor decides; no mesh axis is given twice:
@@ -150,12 +45,70 @@ def _assign(arrays: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> dict[str, 
         for factor in (factor for factor in seen if factor[0] == kind):
             for factors, spec in arrays:
                 entry = spec[factors.index(factor)] if factor in factors else None
-                axes = _axes((entry,))
+                axes = set(_names(entry))
                 if axes and not axes & taken:
                     assigned[factor] = entry
                     taken |= axes
                     break
     return assigned
+
+
+# --- Explicit: what the types say --------------------------------------------
+
+
+def reshard(arrays: Sequence[Array | None], factors: Sequence[Factors]) -> list[Any]:
+    """The arguments of a call, resharded to what the ops can work on.
+
+    Stands outside of a `custom_vjp`: the gradient then has the sharding that the
+    features have there, and the transpose of the reshard does the rest. Where a
+    mesh axis shards both RoIs and channels (or groups), the RoIs give way. An
+    array that is on no mesh is replicated over that of the others.
+
+    Args:
+      arrays: The arguments; `None` stays.
+      factors: Of each, as `Op.factors` names them.
+    """
+    own = [None if x is None else jax.typeof(x).sharding for x in arrays]
+    specs = [
+        (names, tuple(sharding.spec))
+        for names, sharding in zip(factors, own, strict=True)
+        if sharding is not None
+    ]
+    if not any(_names(entry) for _, spec in specs for entry in spec):
+        return list(arrays)
+    assigned = _assign(specs)
+    mesh = next(s.mesh for s in own if s is not None and not s.mesh.empty)
+    result = []
+    for x, names, sharding in zip(arrays, factors, own, strict=True):
+        spec = PartitionSpec(*(assigned.get(factor) for factor in names))
+        if x is None or (sharding.mesh == mesh and sharding.spec == spec):
+            result.append(x)
+        else:
+            result.append(jax.sharding.reshard(x, NamedSharding(mesh, spec)))
+    return result
+
+
+# --- Manual: inside shard_map ------------------------------------------------
+
+
+def match_varying_axes(*arrays: Array) -> tuple[Any, ...]:
+    """The arrays, all varying over the manual axes over which any of them does.
+
+    Inside `shard_map` an array may be the same on all devices of a mesh axis
+    while another varies. JAX inserts the casts, whose transpose is the sum over
+    devices, into its own operations but not around a primitive of ours, nor between
+    what a loop carries and what its body gives. They stand outside of a `custom_vjp`,
+    whose gradient then varies as its input does.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*varying)
+    return tuple(
+        jax.lax.pcast(x, tuple(union - axes), to="varying") if union - axes else x
+        for x, axes in zip(arrays, varying, strict=True)
+    )
+
+
+# --- Auto: what the compiler is told -----------------------------------------
 
 
 def can_partition(axis_context: Any) -> bool:
@@ -172,28 +125,24 @@ def can_partition(axis_context: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def partitioned(
-    op: str, local: Primitive, ndims: tuple[int, ...], **params: Any
-) -> Callable[..., Any]:
-    """The op on arrays that may be sharded: `local` on every device's shards.
+def partitioned(op: Op, ndims: tuple[int, ...], **params: Any) -> Callable[..., Any]:
+    """The op on arrays that may be sharded: `op.on_device` on every device's shards.
 
     Args:
-      op: The name of the op.
-      local: A primitive with its meaning and parameters.
+      op: The op.
       ndims: How many dimensions each operand has.
       **params: The op's parameters.
     """
-    arrays = _OPERANDS_RESULTS[op]
-    ndim = dict(zip(arrays[0], ndims, strict=True))
-    groups = ndim["map"] - 4 if "map" in ndim else params["group_ndim"]
-    operands, results = (
-        [_factors(a, groups, ndim["roi"] - groups, params["layout"]) for a in some]
-        for some in arrays
-    )
+    operands, results = op.factors(ndims, params)
+    # Factors by which a call can be cut: RoIs always, groups and channels where
+    # every result has them.
+    def may_be_sharded(factor: str) -> bool:
+        kept = all(factor in array for array in results)
+        return factor[0] == "k" or (factor[0] in "gc" and kept)
 
     def bind(*args: Any) -> Any:
-        out = local.bind(*args, **params)
-        return tuple(out) if local.multiple_results else out
+        out = op.on_device.bind(*args, **params)
+        return tuple(out) if op.several_results else out
 
     def partition(mesh: Any, args: Any, result: Any) -> Any:
         shapes = [*args, *jax.tree.leaves(result)]
@@ -203,34 +152,35 @@ def partitioned(
                 for factors, x in zip([*operands, *results], shapes, strict=True)
             ]
         )
+        assigned = {k: v for k, v in assigned.items() if may_be_sharded(k)}
 
-        def sharding(factors: Sequence[str]) -> NamedSharding:
+        def sharding(factors: Factors) -> NamedSharding:
             entries = (assigned.get(factor) for factor in factors)
             return NamedSharding(mesh, PartitionSpec(*entries))
 
-        out = [sharding(factors) for factors in results]
         run = bind
-        if op == "roi_scatter":
+        if op.summed is not None:
+            index = op.parsed.image_index
             sums = tuple(
-                _Sum(axis, args[1].shape[axis], tuple(_names(assigned[factor])))
-                for axis, factor in enumerate(operands[1])
+                Sum(axis, args[index].shape[axis], _names(assigned[factor]))
+                for axis, factor in enumerate(operands[index])
                 if factor[0] == "k" and factor in assigned
             )
             if sums:
-                run = functools.partial(
-                    primitive.roi_scatter_sum_p.bind, sums=sums, **params
-                )
+                run = functools.partial(op.summed.bind, sums=sums, **params)
+        out = tuple(sharding(factors) for factors in results)
         return (
             mesh,
             run,
-            tuple(out) if local.multiple_results else out[0],
+            out if op.several_results else out[0],
             tuple(sharding(factors) for factors in operands),
         )
 
     rule = ", ".join(" ".join(f) for f in operands) + " -> "
     rule += ", ".join(" ".join(f) for f in results)
+    # In order of first appearance, which is what the partitioner wants.
     appearing = dict.fromkeys(f for array in [*operands, *results] for f in array)
-    whole = tuple(f for f in appearing if f in _WHOLE)
+    whole = tuple(f for f in appearing if not may_be_sharded(f))
     function = custom_partitioning(bind)
     function.def_partition(
         partition, sharding_rule=rule, need_replication_factors=whole
@@ -239,7 +189,7 @@ def partitioned(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sum:
+class Sum:
     """A RoI axis that is sharded: which, its whole size, over which mesh axes."""
 
     axis: int
@@ -247,35 +197,33 @@ class _Sum:
     names: tuple[Any, ...]
 
 
-def scatter_and_sum(
-    scatter: Primitive,
-    cotangent: Array,
-    image: Array,
-    argmax: Array,
-    *,
-    sums: tuple[_Sum, ...],
-    **params: Any,
-) -> Array:
-    """What `roi_scatter_sum_p` means: a gradient from the RoIs of all devices.
+def sum_over_devices(
+    op: Op, *operands: Array, sums: tuple[Sum, ...], **params: Any
+) -> Any:
+    """What `op.summed` means: the results from the RoIs of all devices.
 
     Each device's part is added up in float32 or wider, and so are the parts; the
     sum is rounded once.
 
     Args:
-      scatter: The primitive for one device's RoIs.
-      cotangent: A device's shard, as `image` and `argmax` are.
-      image: Image indices.
-      argmax: Cells.
+      op: The op, whose results are as wide as its first operand.
+      *operands: A device's shards.
       sums: The RoI axes that are sharded.
-      **params: Those of `scatter`.
+      **params: Those of the op.
     """
+    cotangent, *others = operands
+    index = op.parsed.image_index - 1
+    image_index = others[index]
     for each in sums:
-        first = jax.lax.axis_index(each.names) * image.shape[each.axis]
-        row = first + jax.lax.broadcasted_iota(jnp.int32, image.shape, each.axis)
+        first = jax.lax.axis_index(each.names) * image_index.shape[each.axis]
+        iota = jax.lax.broadcasted_iota(jnp.int32, image_index.shape, each.axis)
         # Where devices do not divide the RoIs, the last have rows that nobody
         # has written.
-        image = jnp.where(row < each.size, image, -1)
+        image_index = jnp.where(first + iota < each.size, image_index, -1)
+    others[index] = image_index
     wide = jnp.promote_types(cotangent.dtype, jnp.float32)
-    gradient = scatter.bind(cotangent.astype(wide), image, argmax, **params)
+    out = op.on_device.bind(cotangent.astype(wide), *others, **params)
     names = tuple(name for each in sums for name in each.names)
-    return jax.lax.psum(gradient, names).astype(cotangent.dtype)
+    return jax.tree.map(
+        lambda x: jax.lax.psum(x, names).astype(cotangent.dtype), out
+    )

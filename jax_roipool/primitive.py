@@ -1,62 +1,108 @@
-"""The primitives, what they mean to JAX's transformations, and nothing else.
+"""The record of an op: a JAX primitive from one signature.
 
-Canonical shapes, channels last ("NHWC"); with "NCHW" the channels stand before
-the rows in every array that has them:
+A signature names the axes of an op's operands and results, channels last:
 
-    features, tangent, gradient   [*G, N, H, W, C]
-    boxes                         [*G, *K, 4]    float32, (x1, y1, x2, y2)
-    image                         [*G, *K]       int32, an index into N
-    pooled, argmax, cotangent     [*G, *K, PH, PW, C]
+    "G N H W C, G K 4, G K -> G K P Q C"
 
-A group (G) is a set of images that an image index may name; there may be any
-number of group axes and of RoI axes (K), none included. A batching rule only
-moves an axis: into G, or into K where the features are not mapped, which are
-therefore never copied. No index is ever offset, so an index that names no image
-cannot come to name a neighbour's.
+    N, H, W, C    images, rows, columns and channels of a feature map
+    G             groups: sets of images that an image index may name
+    K             RoIs; their boxes are G K 4, their image indices G K
+    P, Q          rows and columns of bins
+    *             before an array: one for each level of a feature pyramid, each
+                  with H and W of its own
 
-Operands vary over the same manual mesh axes; `ops.py` sees to that.
+There may be any number of group axes and of RoI axes, none included. With
+`layout="NCHW"` the channels stand before their two neighbours. From the signature
+follow
+
+- shapes and shardings of the results. A letter that no operand has is a parameter;
+- the batching rule, which only moves an axis: into G where a mapped operand or a
+  result has images, else into K, so that maps that are not mapped are never copied.
+  No index is ever offset: one that names no image cannot come to name a
+  neighbour's;
+- what may be sharded: G, K and C, where a result has them too. Over a sharded K
+  that the results lack they are summed (partitioning.py).
+
+Operands vary over the same manual mesh axes; `partitioning.match_varying_axes` sees
+to that.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, xla
 from jax.sharding import PartitionSpec
 
-_SHAPES: dict[str, Callable[..., Any]] = {}
+# The axes of one array, each by the name of its factor: g0, g1, ..., k0, ..., n, c.
+Factors = tuple[str, ...]
+
+_GROUPS = "group_ndim"  # a parameter where operands do not tell
 
 
-def _primitive(name: str, abstract_eval: Callable[..., Any]) -> Primitive:
-    primitive = Primitive(name)
-    _SHAPES[name] = abstract_eval
-    primitive.def_impl(
-        lambda *args, **params: xla.apply_primitive(primitive, *args, **params)
-    )
-    primitive.def_abstract_eval(abstract_eval)
-    return primitive
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A parsed signature: the letters of every operand and result."""
+
+    operands: tuple[tuple[str, ...], ...]
+    results: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Signature":
+        operands, results = (
+            tuple(tuple(array.split()) for array in side.split(","))
+            for side in text.split("->")
+        )
+        return cls(operands, results)
+
+    @property
+    def image_index(self) -> int:
+        """Which operand holds the image index of each RoI."""
+        return self.operands.index(("G", "K"))
+
+    @property
+    def tells_groups(self) -> bool:
+        """Whether the operands' ranks tell groups from RoIs."""
+        return any("K" not in letters for letters in self.operands)
 
 
-def on_device(primitive: Primitive) -> Primitive:
-    """The same op within one device: no transformation sees it.
-
-    What the compiler calls on each shard of sharded arrays (partitioning.py).
-    """
-    twin = _primitive(f"{primitive.name}_on_device", _SHAPES[primitive.name])
-    twin.multiple_results = primitive.multiple_results
-    return twin
+def _starred(letters: Sequence[str]) -> bool:
+    return letters[0].startswith("*")
 
 
-def named(argmax: jax.Array) -> jax.Array:
-    """The argmax that derivatives keep, by a name that remat policies know."""
-    return checkpoint_name(argmax, "roi_pool_argmax")
+def _repeat(arrays: Sequence[Sequence[str]], levels: int) -> list[tuple[str, ...]]:
+    """The letters of every array, H and W of each level by a number of its own."""
+    result: list[tuple[str, ...]] = []
+    for letters in arrays:
+        if not _starred(letters):
+            result.append(tuple(letters))
+            continue
+        plain = (letters[0][1:], *letters[1:])
+        for level in range(levels):
+            result.append(tuple(x + str(level) if x in "HW" else x for x in plain))
+    return result
 
 
-# --- Shapes, shardings -----------------------------------------------------
+def _factors(letters: Sequence[str], groups: int, rois: int, layout: str) -> Factors:
+    """The factors of an array with so many group and RoI axes."""
+    letters = list(letters)
+    if layout == "NCHW" and "C" in letters:
+        channel = letters.index("C")
+        letters.insert(channel - 2, letters.pop(channel))
+    result: list[str] = []
+    for letter in letters:
+        if letter == "G":
+            result += [f"g{i}" for i in range(groups)]
+        elif letter == "K":
+            result += [f"k{i}" for i in range(rois)]
+        else:
+            result.append(f"b{letter}" if letter.isdigit() else letter.lower())
+    return tuple(result)
 
 
 # XLA ends the process where a size overflows 64 bits, and our lowerings hold
@@ -64,72 +110,233 @@ def named(argmax: jax.Array) -> jax.Array:
 _MAX_NUMBERS = 2**56
 
 
-def _check_size(name: str, shape: Sequence[Any]) -> None:
+def _check_size(what: str, shape: Sequence[Any]) -> None:
     """Refuses an array that no machine holds, by any size but 0 or a symbol."""
     sizes = [size for size in shape if isinstance(size, int) and size > 0]
     if math.prod(sizes) >= _MAX_NUMBERS:
         raise ValueError(
-            f"{name} of shape {list(shape)} would have 2**56 numbers or more "
+            f"{what} of shape {list(shape)} would have 2**56 numbers or more "
             "(sizes of 0 left out), which no machine holds"
         )
 
 
-def _array_like(
-    name: str, aval: Any, shape: Sequence[Any], dtype: Any, spec: Any
-) -> Any:
-    """An abstract array of this shape, on the mesh and manual axes of `aval`."""
-    _check_size(name, shape)
+def _no_attributes(**params: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Op:
+    """An op, and the primitives that stand for it.
+
+    `lowering.register` gives it its lowerings. Derivatives stand beside the record,
+    in the op's file; `define_linear` makes those of a linear one.
+
+    Attributes:
+      name: The primitive's; the custom call is `jax_roipool_<name>`.
+      signature: See above.
+      plain: The op in plain JAX, on arrays of the signature.
+      sizes: Parameters that hold sizes, by the letters of which, as in `{"map_size":
+        "N H W"}`. Where operands do not tell G from K, `group_ndim` is one more.
+      dtypes: Of the results; `None` means that of the first operand.
+      attributes: From the parameters to the custom call's, in exact types; `layout`
+        is always one more.
+      workspace: From the operands' abstract values to those of arrays that the CUDA
+        kernel works in, which XLA allocates as results.
+      example: From a dtype and a layout to operands and parameters, for the
+        self-check: their results are equal to the bit, or integers that no order of
+        adding changes.
+    """
+
+    name: str
+    signature: str
+    plain: Callable[..., Any]
+    example: Callable[[str, str], tuple[Sequence[Any], dict[str, Any]]]
+    sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dtypes: Sequence[Any] = (None,)
+    attributes: Callable[..., dict[str, Any]] = _no_attributes
+    workspace: Callable[..., Sequence[Any]] | None = None
+
+    @functools.cached_property
+    def parsed(self) -> Signature:
+        """The signature by its letters."""
+        return Signature.parse(self.signature)
+
+    @property
+    def several_results(self) -> bool:
+        """Whether the primitive gives a list."""
+        results = self.parsed.results
+        return len(results) > 1 or _starred(results[0])
+
+    @functools.cached_property
+    def primitive(self) -> Primitive:
+        """What transformations see."""
+        primitive = self._make(self.name)
+        batching.fancy_primitive_batchers[primitive] = self._batch
+        return primitive
+
+    @functools.cached_property
+    def on_device(self) -> Primitive:
+        """The same op within one device: no transformation sees it.
+
+        What the compiler calls on each shard of sharded arrays.
+        """
+        return self._make(f"{self.name}_on_device")
+
+    @functools.cached_property
+    def summed(self) -> Primitive | None:
+        """What a device calls where RoIs are sharded that the results lack.
+
+        A primitive, so that it is lowered on its own, whatever mesh is in force.
+        None where there are no such.
+        """
+        if any("K" in letters for letters in self.parsed.results):
+            return None
+        return self._make(f"{self.name}_sum")
+
+    def bind(self, *operands: Any, **params: Any) -> Any:
+        """The op on arrays of its signature."""
+        return self.primitive.bind(*operands, **params)
+
+    def _make(self, name: str) -> Primitive:
+        primitive = Primitive(name)
+        primitive.multiple_results = self.several_results
+        primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
+        primitive.def_abstract_eval(self._abstract_eval)
+        return primitive
+
+    def levels(self, operands: int, params: Mapping[str, Any]) -> int:
+        """How many maps a starred array stands for."""
+        fixed = len(self.parsed.operands) - 1
+        if _starred(self.parsed.operands[0]):
+            return operands - fixed
+        for name, letters in self.sizes.items():
+            repeated = sum(x in "HW" for x in letters.split())
+            if repeated:
+                return (len(params[name]) - len(letters.split())) // repeated + 1
+        return 1
+
+    def factors(
+        self, ndims: Sequence[int], params: Mapping[str, Any]
+    ) -> tuple[list[Factors], list[Factors]]:
+        """The factors of all operands and results, for operands of these ranks."""
+        levels = self.levels(len(ndims), params)
+        operands = _repeat(self.parsed.operands, levels)
+        results = _repeat(self.parsed.results, levels)
+        groups = params.get(_GROUPS)
+        if groups is None:
+            groups = next(
+                ndim - len(letters) + 1
+                for letters, ndim in zip(operands, ndims, strict=True)
+                if "K" not in letters
+            )
+        rois = ndims[operands.index(("G", "K"))] - groups
+        layout = params["layout"]
+        return (
+            [_factors(letters, groups, rois, layout) for letters in operands],
+            [_factors(letters, groups, rois, layout) for letters in results],
+        )
+
+    def size_params(self, sizes: Mapping[str, Any], groups: int) -> dict[str, Any]:
+        """The parameters that hold sizes, from those of all factors."""
+        result: dict[str, Any] = {}
+        for name, letters in self.sizes.items():
+            levels = sum(factor.startswith("h") for factor in sizes)
+            result[name] = tuple(
+                sizes[factor] for factor in self._sized(letters, levels)
+            )
+        if not self.parsed.tells_groups:
+            result[_GROUPS] = groups
+        return result
+
+    def _sized(self, letters: str, levels: int) -> list[str]:
+        """The factors whose sizes a parameter holds, in its order."""
+        arrays = [*self.parsed.operands, *self.parsed.results]
+        if not any(_starred(array) for array in arrays):
+            return [x.lower() for x in letters.split()]
+        single = [x.lower() for x in letters.split() if x not in "HW"]
+        repeated = [x.lower() for x in letters.split() if x in "HW"]
+        return single + [x + str(i) for i in range(levels) for x in repeated]
+
+    def all_sizes(
+        self, shapes: Sequence[Sequence[Any]], params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The size of every factor, from the operands' shapes and the parameters."""
+        operands, _ = self.factors([len(shape) for shape in shapes], params)
+        sizes: dict[str, Any] = {}
+        for factors, shape in zip(operands, shapes, strict=True):
+            sizes.update(zip(factors, shape, strict=True))
+        levels = self.levels(len(shapes), params)
+        for name, letters in self.sizes.items():
+            sizes.update(zip(self._sized(letters, levels), params[name], strict=True))
+        return sizes
+
+    def _abstract_eval(self, *avals: Any, sums: Any = (), **params: Any) -> Any:
+        del sums  # of `summed`: shapes are those of the op
+        operands, results = self.factors([x.ndim for x in avals], params)
+        sizes = self.all_sizes([x.shape for x in avals], params)
+        entries: dict[str, Any] = {}
+        for factors, aval in zip(operands, avals, strict=True):
+            for factor, entry in zip(factors, aval.sharding.spec, strict=True):
+                if entry is not None and factor[0] in "gkc":
+                    entries.setdefault(factor, entry)
+        first = avals[0]
+        _check_size(f"an operand of {self.name}", first.shape)
+        dtypes = [first.dtype if x is None else jnp.dtype(x) for x in self.dtypes]
+        dtypes += dtypes[-1:] * (len(results) - len(dtypes))  # of every level
+        out = []
+        for factors, dtype in zip(results, dtypes, strict=True):
+            shape = tuple(sizes[factor] for factor in factors)
+            _check_size(f"the result of {self.name}", shape)
+            spec = _each_axis_once([entries.get(factor) for factor in factors])
+            out.append(
+                first.update(
+                    shape=shape,
+                    dtype=dtype,
+                    weak_type=False,
+                    sharding=first.sharding.update(spec=PartitionSpec(*spec)),
+                )
+            )
+        return out if self.several_results else out[0]
+
+    def _batch(
+        self, axis_data: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any
+    ) -> tuple[Any, Any]:
+        mapped = [dim is not None for dim in dims]
+        levels = self.levels(len(args), params)
+        operands = _repeat(self.parsed.operands, levels)
+        results = _repeat(self.parsed.results, levels)
+        factors, _ = self.factors(
+            [x.ndim - (dim is not None) for x, dim in zip(args, dims, strict=True)],
+            params,
+        )
+        groups = sum(factor[0] == "g" for factor in factors[-1])
+        into_groups = any("N" in letters for letters in results) or any(
+            is_mapped and "N" in letters
+            for is_mapped, letters in zip(mapped, operands, strict=True)
+        )
+        letter, place = ("G", 0) if into_groups else ("K", groups)
+        if not any(mapped):
+            out = self.bind(*args, **params)
+            return out, [None] * len(out) if self.several_results else None
+        args = [
+            _move_to(axis_data, x, dim, place) if letter in letters else x
+            for x, dim, letters in zip(args, dims, operands, strict=True)
+        ]
+        if into_groups and _GROUPS in params:
+            params[_GROUPS] = groups + 1
+        out = self.bind(*args, **params)
+        return out, [place] * len(out) if self.several_results else place
+
+
+def _each_axis_once(entries: Sequence[Any]) -> list[Any]:
+    """A spec's entries without those whose mesh axis shards a dimension already."""
     seen: set[Any] = set()
-    entries = []
-    for entry in spec:  # no mesh axis may shard two dimensions
-        axes = entry if isinstance(entry, tuple) else (entry,)
-        repeated = None not in axes and bool(seen.intersection(axes))
-        entries.append(None if repeated else entry)
-        seen.update(() if repeated else axes)
-    return aval.update(
-        shape=tuple(shape),
-        dtype=jnp.dtype(dtype),
-        weak_type=False,
-        sharding=aval.sharding.update(spec=PartitionSpec(*entries)),
-    )
-
-
-def rows_columns_channels(of: Sequence[Any], layout: str) -> tuple[Any, ...]:
-    """The last three entries of a shape or spec, whatever the layout."""
-    if layout == "NHWC":
-        rows, columns, channels = of[-3:]
-    else:
-        channels, rows, columns = of[-3:]
-    return rows, columns, channels
-
-
-def _in_layout(rows: Any, columns: Any, channels: Any, layout: str) -> tuple[Any, ...]:
-    if layout == "NHWC":
-        return (rows, columns, channels)
-    return (channels, rows, columns)
-
-
-def _pooled_like(features: Any, image: Any, size: tuple[Any, Any], layout: str) -> Any:
-    """Pooled values of `size` (rows, columns) for these features."""
-    groups = features.ndim - 4
-    spec = tuple(features.sharding.spec)
-    *_, channels = rows_columns_channels(features.shape, layout)
-    *_, channels_spec = rows_columns_channels(spec, layout)
-    _check_size("features", features.shape)
-    return _array_like(
-        "pooled",
-        features,
-        (*image.shape, *_in_layout(size[0], size[1], channels, layout)),
-        features.dtype,
-        (
-            *spec[:groups],
-            *tuple(image.sharding.spec)[groups:],
-            *_in_layout(None, None, channels_spec, layout),
-        ),
-    )
-
-
-# --- Batching --------------------------------------------------------------
+    result = []
+    for entry in entries:
+        axes = set(entry if isinstance(entry, tuple) else (entry,)) - {None}
+        result.append(None if axes & seen else entry)
+        seen |= axes
+    return result
 
 
 def _move_to(
@@ -143,206 +350,35 @@ def _move_to(
     return jnp.moveaxis(x, source, destination)
 
 
-def _batch_maps_over_rois(primitive: Primitive) -> Callable[..., Any]:
-    """The rule of ops that read a map per RoI: (map, *per RoI) -> per RoI."""
-
-    def rule(axis_data: Any, args: Any, dims: Any, **params: Any) -> tuple[Any, Any]:
-        if all(dim is None for dim in dims):
-            out = primitive.bind(*args, **params)
-            return out, [None] * len(out) if primitive.multiple_results else None
-        maps, *per_roi = args
-        map_dim, *roi_dims = dims
-        if map_dim is None:
-            destination = maps.ndim - 4  # the first RoI axis
-        else:
-            destination = 0  # the first group axis
-            maps = _move_to(axis_data, maps, map_dim, 0)
-        per_roi = [
-            _move_to(axis_data, x, dim, destination)
-            for x, dim in zip(per_roi, roi_dims, strict=True)
-        ]
-        out = primitive.bind(maps, *per_roi, **params)
-        if primitive.multiple_results:
-            return out, [destination] * len(out)
-        return out, destination
-
-    return rule
+# --- Linear ops --------------------------------------------------------------
 
 
-# --- roi_pool: (features, boxes, image) -> pooled --------------------------
+def define_linear(op: Op, transposed: Op) -> None:
+    """The derivatives of an op that is linear in its first operand, of one result.
 
+    Its transpose is `transposed`: the same operands but for the first, which is the
+    cotangent. The other operands have no derivatives.
 
-def _roi_pool_shape(
-    features: Any,
-    boxes: Any,
-    image: Any,
-    *,
-    output_size: tuple[int, int],
-    spatial_scale: tuple[float, float],
-    layout: str,
-) -> Any:
-    del boxes, spatial_scale
-    return _pooled_like(features, image, output_size, layout)
+    Args:
+      op: The op.
+      transposed: Its transpose, linear in its first operand too.
+    """
+    rest = len(op.parsed.operands) - 1
 
+    def jvp(tangent: Any, primal: Any, *others: Any, **params: Any) -> Any:
+        del primal
+        return op.bind(tangent, *others, **params)
 
-def _roi_pool_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-    tangent = tangents[0]
-    if type(tangent) is ad.Zero:
-        pooled = roi_pool_p.bind(*primals, **params)
-        return pooled, ad.Zero(jax.typeof(pooled).to_tangent_aval())
-    pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
-    return pooled, roi_gather_p.bind(
-        tangent, primals[2], named(argmax), layout=params["layout"]
-    )
+    def transpose(cotangent: Any, primal: Any, *others: Any, **params: Any) -> Any:
+        aval = primal.aval
+        if type(cotangent) is ad.Zero:
+            return ad.Zero(aval), *(None,) * rest
+        shapes = [aval.shape, *(x.shape for x in others)]
+        sizes = op.all_sizes(shapes, params)
+        groups = sum(factor[0] == "g" for factor in sizes)
+        kept = {k: v for k, v in params.items() if k not in {*op.sizes, _GROUPS}}
+        kept |= transposed.size_params(sizes, groups)
+        return transposed.bind(cotangent, *others, **kept), *(None,) * rest
 
-
-roi_pool_p = _primitive("roi_pool", _roi_pool_shape)
-ad.primitive_jvps[roi_pool_p] = _roi_pool_jvp
-batching.fancy_primitive_batchers[roi_pool_p] = _batch_maps_over_rois(roi_pool_p)
-
-
-# --- roi_pool_argmax: (features, boxes, image) -> pooled, argmax -----------
-
-
-def _roi_pool_argmax_shape(*args: Any, **params: Any) -> tuple[Any, Any]:
-    pooled = _roi_pool_shape(*args, **params)
-    return pooled, pooled.update(dtype=jnp.dtype(jnp.int32))
-
-
-def _roi_pool_argmax_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-    pooled, argmax = roi_pool_argmax_p.bind(*primals, **params)
-    argmax = named(argmax)
-    no_tangent = ad.Zero(jax.typeof(argmax).to_tangent_aval())
-    if type(tangents[0]) is ad.Zero:
-        tangent = ad.Zero(jax.typeof(pooled).to_tangent_aval())
-    else:
-        tangent = roi_gather_p.bind(
-            tangents[0], primals[2], argmax, layout=params["layout"]
-        )
-    return (pooled, argmax), (tangent, no_tangent)
-
-
-roi_pool_argmax_p = _primitive("roi_pool_argmax", _roi_pool_argmax_shape)
-roi_pool_argmax_p.multiple_results = True
-ad.primitive_jvps[roi_pool_argmax_p] = _roi_pool_argmax_jvp
-batching.fancy_primitive_batchers[roi_pool_argmax_p] = _batch_maps_over_rois(
-    roi_pool_argmax_p
-)
-
-
-# --- roi_gather: (tangent, image, argmax) -> pooled, linear in tangent -----
-
-
-def _roi_gather_shape(tangent: Any, image: Any, argmax: Any, *, layout: str) -> Any:
-    rows, columns, _ = rows_columns_channels(argmax.shape, layout)
-    return _pooled_like(tangent, image, (rows, columns), layout)
-
-
-def _roi_gather_jvp(
-    tangent_dot: Any, tangent: Any, image: Any, argmax: Any, **params: Any
-) -> Any:
-    del tangent
-    return roi_gather_p.bind(tangent_dot, image, argmax, **params)
-
-
-def _roi_gather_transpose(
-    cotangent: Any, tangent: Any, image: Any, argmax: Any, *, layout: str
-) -> Any:
-    aval = tangent.aval
-    if type(cotangent) is ad.Zero:
-        return ad.Zero(aval), None, None
-    rows, columns, _ = rows_columns_channels(aval.shape, layout)
-    gradient = roi_scatter_p.bind(
-        cotangent,
-        image,
-        argmax,
-        group_ndim=aval.ndim - 4,
-        map_size=(aval.shape[-4], rows, columns),
-        layout=layout,
-    )
-    return gradient, None, None
-
-
-roi_gather_p = _primitive("roi_gather", _roi_gather_shape)
-ad.defjvp(roi_gather_p, _roi_gather_jvp, None, None)
-ad.primitive_transposes[roi_gather_p] = _roi_gather_transpose
-batching.fancy_primitive_batchers[roi_gather_p] = _batch_maps_over_rois(roi_gather_p)
-
-
-# --- roi_scatter: (cotangent, image, argmax) -> gradient, its transpose ----
-
-
-def _roi_scatter_shape(
-    cotangent: Any,
-    image: Any,
-    argmax: Any,
-    *,
-    group_ndim: int,
-    map_size: tuple[Any, Any, Any],
-    layout: str,
-) -> Any:
-    del argmax
-    images, rows, columns = map_size
-    spec = tuple(cotangent.sharding.spec)
-    *_, channels = rows_columns_channels(cotangent.shape, layout)
-    *_, channels_spec = rows_columns_channels(spec, layout)
-    return _array_like(
-        "the gradient of features",
-        cotangent,
-        (
-            *image.shape[:group_ndim],
-            images,
-            *_in_layout(rows, columns, channels, layout),
-        ),
-        cotangent.dtype,
-        (
-            *spec[:group_ndim],
-            None,
-            *_in_layout(None, None, channels_spec, layout),
-        ),
-    )
-
-
-def _roi_scatter_jvp(
-    cotangent_dot: Any, cotangent: Any, image: Any, argmax: Any, **params: Any
-) -> Any:
-    del cotangent
-    return roi_scatter_p.bind(cotangent_dot, image, argmax, **params)
-
-
-def _roi_scatter_transpose(
-    tangent: Any, cotangent: Any, image: Any, argmax: Any, **params: Any
-) -> Any:
-    if type(tangent) is ad.Zero:
-        return ad.Zero(cotangent.aval), None, None
-    pooled = roi_gather_p.bind(tangent, image, argmax, layout=params["layout"])
-    return pooled, None, None
-
-
-def _roi_scatter_batch(
-    axis_data: Any, args: Any, dims: Any, *, group_ndim: int, **params: Any
-) -> tuple[Any, int | None]:
-    if all(dim is None for dim in dims):
-        return roi_scatter_p.bind(*args, group_ndim=group_ndim, **params), None
-    args = [_move_to(axis_data, x, dim, 0) for x, dim in zip(args, dims, strict=True)]
-    return roi_scatter_p.bind(*args, group_ndim=group_ndim + 1, **params), 0
-
-
-roi_scatter_p = _primitive("roi_scatter", _roi_scatter_shape)
-ad.defjvp(roi_scatter_p, _roi_scatter_jvp, None, None)
-ad.primitive_transposes[roi_scatter_p] = _roi_scatter_transpose
-batching.fancy_primitive_batchers[roi_scatter_p] = _roi_scatter_batch
-
-
-# --- roi_scatter_sum: roi_scatter, and the sum over devices -----------------
-#
-# What a device calls on its shard where RoIs are sharded; no transformation sees
-# it. A primitive, so that it is lowered on its own, whatever mesh is in force.
-
-
-def _roi_scatter_sum_shape(*args: Any, sums: Any, **params: Any) -> Any:
-    del sums
-    return _roi_scatter_shape(*args, **params)
-
-
-roi_scatter_sum_p = _primitive("roi_scatter_sum", _roi_scatter_sum_shape)
+    ad.defjvp(op.primitive, jvp, *(None,) * rest)
+    ad.primitive_transposes[op.primitive] = transpose

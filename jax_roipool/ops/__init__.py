@@ -1,0 +1,8 @@
+"""The ops, a file each: its public function, its plain JAX, its records.
+
+A new op is a new file here, and a line below, which registers what it has.
+"""
+
+from jax_roipool.ops import argmax, roi_pool, valid_rois
+
+__all__ = ["argmax", "roi_pool", "valid_rois"]

@@ -1,0 +1,51 @@
+"""Which RoIs an op does anything for."""
+
+import jax
+from jax import Array
+
+from jax_roipool import arguments, forms
+from jax_roipool.arguments import ArrayLike, Layout
+
+
+def valid_rois(
+    features: ArrayLike,
+    rois: ArrayLike,
+    *,
+    valid: ArrayLike | None = None,
+    layout: Layout = "NHWC",
+) -> Array:
+    """Which RoIs are not empty.
+
+    A RoI is empty where `valid` says so, where its image index is none of
+    0 ... N-1, or where one of its numbers is not finite (after boxes became
+    float32). A box outside the image or a reversed one is not empty in this
+    sense.
+
+    Args:
+      features: As in `roi_pool`; only the shape matters.
+      rois: As in `roi_pool`.
+      valid: As in `roi_pool`.
+      layout: As in `roi_pool`.
+
+    Returns:
+      bool, one per RoI.
+
+    Raises:
+      TypeError, ValueError: As in `roi_pool`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jax_roipool import valid_rois
+      >>> features = jnp.zeros((2, 8, 8, 3))             # images 0 and 1
+      >>> rois = jnp.array([[0, 1.0, 1.0, 5.0, 5.0],
+      ...                   [2, 1.0, 1.0, 5.0, 5.0],
+      ...                   [1, 1.0, 1.0, jnp.nan, 5.0]])
+      >>> valid_rois(features, rois)
+      Array([ True, False, False], dtype=bool)
+    """
+    arguments.check_layout(layout)
+    features, rois, valid = arguments.check_arrays(features, rois, valid, layout)
+    return _valid_rois(rois, valid, features.shape[0])
+
+
+_valid_rois = jax.jit(forms.valid_rois, static_argnums=2)
