@@ -145,12 +145,12 @@ class _Cpu:
         self.module, self.problem = _load_module("_cpu", "CPU")
         if self.module is not None:
             _register_targets(self.module, "cpu")
-        self.target = PORTABLE if self.module is None else self.module.target()
+        self.target = PORTABLE if self.module is None else self.module.isa()
 
     def supported(self) -> tuple[str, ...]:
         if self.module is None:
             return (PORTABLE,)
-        return (*self.module.supported_targets(), PORTABLE)
+        return (*self.module.supported_isas(), PORTABLE)
 
     def use(self, target: str) -> None:
         if target not in self.supported():
@@ -159,7 +159,7 @@ class _Cpu:
                 f"{', '.join(self.supported())}"
             )
         if target != PORTABLE:
-            self.module.set_target(target)
+            self.module.set_isa(target)
         # Compiled programs call the kernels, which look the target up, or they
         # hold the plain JAX.
         recompile = PORTABLE in (target, self.target) and target != self.target
@@ -253,7 +253,7 @@ def supported_cpu_targets() -> tuple[str, ...]:
 
 def built_cpu_targets() -> tuple[str, ...]:
     """The instruction sets that the installed kernels were compiled for."""
-    return () if _cpu.module is None else tuple(_cpu.module.built_targets())
+    return () if _cpu.module is None else tuple(_cpu.module.built_isas())
 
 
 def cpu_problem() -> str:

@@ -4,7 +4,7 @@ The functions here take the canonical shapes of `primitive.py` and return, bit
 for bit, what the kernels return. They hold no temporary larger than a few
 copies of the result (and of the feature map), whatever the boxes are.
 
-`bin_bounds` is the twin of `csrc/geometry.h`.
+`bin_bounds` is the twin of `csrc/core/caffe_bins.h`.
 """
 
 import math
@@ -17,7 +17,7 @@ from jax import Array, lax
 # A dimension: an int, or a symbolic one under `jax.export`.
 Size = Any
 
-_CELL_LIMIT = 2.0**24  # as kCellLimit in csrc/geometry.h
+_CELL_LIMIT = 2.0**24  # as kCellLimit in csrc/core/caffe_bins.h
 
 
 def _divide(length: Array, divisor: int | Array) -> Array:

@@ -231,7 +231,7 @@ def test_lies_are_refused(prefix, lie, words):
 @pytest.mark.parametrize("prefix", [cuda_on_host.NAME], indirect=True)
 @pytest.mark.parametrize(("lie", "words"), one_of_each_kind())
 def test_cuda_refuses_lies(prefix, lie, words):
-    """What both read buffers with (csrc/buffers.h) is tested on the CPU's."""
+    """What both read buffers with (csrc/core/buffers.h) is tested on the CPU's."""
     check_refusal(lie, prefix, words)
 
 
