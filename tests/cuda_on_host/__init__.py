@@ -1,8 +1,8 @@
 """The CUDA kernels on the host: their sources compiled as C++, threads as fibers.
 
-`build` compiles the ops' CUDA files with a header of its own in place of
-cuda/device.h and `use` puts the result in the place of the CPU kernels, handlers, lowering rules
-and all, so that any test of the op can run on it.
+`build` compiles the CUDA files of all ops with a header of its own in place of
+cuda/device.h, and `use` puts the result in the place of the CPU kernels, handlers,
+lowering rules and all, so that any test of the op can run on it.
 """
 
 import contextlib
