@@ -67,9 +67,7 @@ void RunInput(const Input& input, long long number) {
   running = nullptr;
 }
 
-int Digit(char digit) {
-  return digit >= 'a' ? digit - 'a' + 10 : digit - '0';
-}
+int Digit(char digit) { return digit >= 'a' ? digit - 'a' + 10 : digit - '0'; }
 
 // Lines of hex, an input each, from a file that ends in .txt; any other is one
 // input.
@@ -191,7 +189,8 @@ int Main(int count, char** arguments) {
   const std::chrono::duration<double> seconds =
       std::chrono::steady_clock::now() - start;
   std::printf(
-      "%lld executions reached a kernel, %lld of them by the %zu of files; %lld calls "
+      "%lld executions reached a kernel, %lld of them by the %zu of files; "
+      "%lld calls "
       "and %lld shapes made of seed %llu, inputs %lld to %lld; %.1f s\n",
       static_cast<long long>(Done().executions),
       static_cast<long long>(of_corpus), corpus.size(),
