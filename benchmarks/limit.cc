@@ -16,7 +16,7 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/memory.h"
+#include "cpu/huge_pages.h"
 #include "cpu/parallel.h"
 #include "xla/ffi/api/ffi.h"
 

@@ -1,6 +1,5 @@
 """What only the CUDA kernels can get wrong, tried on the host."""
 
-import pathlib
 import re
 import shutil
 from functools import partial
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from jax_roipool import lowering, roi_pool
-from tests import cuda_on_host, oracle
+from tests import compiled, cuda_on_host, oracle
 from tests.cases import (
     LAYOUTS,
     NAN,
@@ -119,20 +118,28 @@ def test_infinite_and_nan_cotangents_stay_where_they_are(host):
 
 
 MUTATIONS = {
-    "the last of equals": ("best.h", "!(number <= value)", "!(number < value)"),
-    "no NaN": ("best.h", "!(number <= value) && value == value", "number > value"),
+    "the last of equals": (
+        "core/compare.h",
+        "Not(number <= best)",
+        "Not(number < best)",
+    ),
+    "no NaN": (
+        "core/compare.h",
+        "Not(number <= best) & (best == best)",
+        "number > best",
+    ),
     "a batch's warp does not wait": (
-        "scatter.cu",
+        "ops/argmax/cuda_scatter.cu",
         "= sum;\n      __syncwarp();",
         "= sum;",
     ),
     "a block's groups do not wait": (
-        "pool_channels_last.h",
+        "ops/max/cuda_channels_last.h",
         "best[v];\n    __syncthreads();",
         "best[v];",
     ),
     "a warp's columns do not wait": (
-        "pool_channels_first.h",
+        "ops/max/cuda_channels_first.h",
         "__syncwarp();\n      JAX",
         "JAX",
     ),
@@ -153,8 +160,8 @@ BY_DAY = ("the last of equals", "a batch's warp does not wait")
 def test_a_wrong_kernel_is_noticed(mutation, tmp_path):
     name, right, wrong = MUTATIONS[mutation]
     csrc = tmp_path / "csrc"
-    shutil.copytree(cuda_on_host.CSRC, csrc)
-    source = csrc / "cuda" / name
+    shutil.copytree(compiled.CSRC, csrc)
+    source = csrc / name
     text = source.read_text()
     assert right in text
     source.write_text(text.replace(right, wrong))
@@ -203,7 +210,8 @@ def test_the_right_kernels_pass_that(host):
 
 
 def test_kernels_do_not_know_the_host():
-    for path in pathlib.Path(cuda_on_host.CSRC, "cuda").iterdir():
+    shared = (compiled.CSRC / "cuda").iterdir()
+    for path in (*shared, *compiled.CSRC.glob("ops/*/cuda*")):
         if path.name not in ("device.h", "stream.h", "module.cc"):
             lines = path.read_text().splitlines()
             directives = [line for line in lines if line.startswith("#")]

@@ -1,4 +1,4 @@
-"""csrc/geometry.h, its Python twin and the oracle know the same bins."""
+"""csrc/core/caffe_bins.h, its Python twin and the oracle know the same bins."""
 
 import jax
 import numpy as np
@@ -8,6 +8,7 @@ from jax_roipool import lowering, reference
 from tests import oracle
 
 _cpu = pytest.importorskip("jax_roipool._cpu")
+probes = pytest.importorskip("tests.probes")
 
 
 @jax.jit(static_argnums=(2, 3, 4))
@@ -29,7 +30,7 @@ def twin_bins(low, high, scale, num_bins, extent):
 def kernel_bins(low, high, scale, num_bins, extent):
     return np.array(
         [
-            _cpu.bin_bounds(x, y, scale, num_bins, extent)
+            probes.bin_bounds(x, y, scale, num_bins, extent)
             for x, y in zip(low, high, strict=True)
         ]
     )
@@ -55,9 +56,9 @@ def test_every_length_up_to_512(num_bins):
 
 def test_the_bins_are_those_of_float32():
     # 7 bins over 57 cells: 7 * float32(57 / 7) is above 57.
-    assert _cpu.bin_bounds(0.0, 56.0, 1.0, 7, 100)[-1] == (48, 58)
+    assert probes.bin_bounds(0.0, 56.0, 1.0, 7, 100)[-1] == (48, 58)
     # 29 cells: a product with the reciprocal of 7 would end at 30.
-    assert _cpu.bin_bounds(0.0, 28.0, 1.0, 7, 100)[-1] == (24, 29)
+    assert probes.bin_bounds(0.0, 28.0, 1.0, 7, 100)[-1] == (24, 29)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1 / 16, 1 / 3, 0.0625001, 7.3])
@@ -121,4 +122,4 @@ def test_many_bins():
 
 def test_kernels_are_there():
     assert lowering.cpu_problem() == ""
-    assert "baseline" in _cpu.supported_targets()
+    assert "baseline" in _cpu.supported_isas()

@@ -1,7 +1,7 @@
-"""Handlers against lies: whatever a program says, C++ itself answers an error.
+"""Handlers against malformed calls: C++ itself answers each with an error.
 
 The right calls of every op, each with one thing wrong; by `jax.ffi.ffi_call` and
-as StableHLO, which can say more. tests/native/driver.cc has what XLA would not
+as StableHLO, which can say more. tests/native/malformed.cc has what XLA would not
 hand over, or takes minutes to: negative, huge and overflowing sizes.
 """
 
@@ -154,11 +154,11 @@ ATTRIBUTES = {
 }
 
 
-def lies():
+def malformed_calls():
     for call in CALLS.values():
         named = call.operands | call.results
         for name, (changes, words) in SHAPES.items():
-            # One that would still be right, or be two lies, is for others.
+            # One that would still be right, or be wrong twice, is for others.
             if name == "pooled of more channels" and "argmax" in named:
                 changes = changes | {"argmax": ((2, 6, 2, 2, 4), I32)}
             if not all(changed in named for changed in changes if changed != "argmax"):
@@ -169,13 +169,13 @@ def lies():
         for name, (attributes, words) in ATTRIBUTES.items():
             if "scale" in name + str([*attributes]) and len(call.attributes) == 1:
                 continue
-            lie = call.but({}, **attributes)
-            yield pytest.param(lie, words, id=f"{call.op}: {name}")
+            wrong = call.but({}, **attributes)
+            yield pytest.param(wrong, words, id=f"{call.op}: {name}")
 
 
 def one_of_each_kind():
-    """Of the lies that are refused in the same words, one for each op."""
-    kinds = {(lie.values[0].op, lie.values[1]): lie for lie in lies()}
+    """Of the calls that are refused in the same words, one for each op."""
+    kinds = {(p.values[0].op, p.values[1]): p for p in malformed_calls()}
     return list(kinds.values())
 
 
@@ -213,26 +213,26 @@ def test_the_right_calls_are_right(prefix, call):
     np.testing.assert_array_equal(first, 0)
 
 
-def check_refusal(lie, prefix, words):
+def check_refusal(call, prefix, words):
     with (
         jax.enable_x64(True),
         pytest.raises(jax.errors.JaxRuntimeError, match=words) as error,
     ):
-        run(lie, prefix)
+        run(call, prefix)
     assert "INVALID_ARGUMENT" in str(error.value)
 
 
 @pytest.mark.parametrize("prefix", ["cpu"], indirect=True)
-@pytest.mark.parametrize(("lie", "words"), list(lies()))
-def test_lies_are_refused(prefix, lie, words):
-    check_refusal(lie, prefix, words)
+@pytest.mark.parametrize(("call", "words"), list(malformed_calls()))
+def test_malformed_calls_are_refused(prefix, call, words):
+    check_refusal(call, prefix, words)
 
 
 @pytest.mark.parametrize("prefix", [cuda_on_host.NAME], indirect=True)
-@pytest.mark.parametrize(("lie", "words"), one_of_each_kind())
-def test_cuda_refuses_lies(prefix, lie, words):
-    """What both read buffers with (csrc/buffers.h) is tested on the CPU's."""
-    check_refusal(lie, prefix, words)
+@pytest.mark.parametrize(("call", "words"), one_of_each_kind())
+def test_cuda_refuses_malformed_calls(prefix, call, words):
+    """What both read buffers with (csrc/core/buffers.h) is tested on the CPU's."""
+    check_refusal(call, prefix, words)
 
 
 # --- StableHLO ---------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""RoIs with large bins share tables of block maxima (csrc/cpu/blocks.h)."""
+"""RoIs with large bins share tables of block maxima (csrc/ops/max/cpu_tables.h)."""
 
 import numpy as np
 import pytest
 
-from jax_roipool import _cpu, roi_pool, roi_pool_with_argmax
-from tests import oracle
+from jax_roipool import roi_pool, roi_pool_with_argmax
+from tests import oracle, probes
 from tests.cases import (
     DTYPES,
     INF,
@@ -32,7 +32,7 @@ def large_rois(count, seed=0):
 
 def tables(layout, rois, size, argmax, shape=(HEIGHT, WIDTH, CHANNELS)):
     boxes = [tuple(map(float, roi[1:])) for roi in rois]
-    return _cpu.shared_tables(layout, shape, boxes, size, argmax)
+    return probes.shared_tables(layout, shape, boxes, size, argmax)
 
 
 def check(features, rois, size, layout):

@@ -125,7 +125,9 @@ def report(folder: pathlib.Path) -> int:
         usage
         for path in sorted(folder.rglob(f"*{SUFFIX}"))
         for usage in parse(
-            path.read_text(encoding="utf-8"), path.name.removesuffix(f".o{SUFFIX}")
+            path.read_text(encoding="utf-8"),
+            # Ops' files may have the same names: theirs with the op's folder.
+            "/".join(path.parts[-2:]).removesuffix(f".o{SUFFIX}"),
         )
     ]
     if not usages:

@@ -5,64 +5,65 @@
 namespace jax_roipool::cpu {
 namespace {
 
-struct Target {
-  const KernelTable* table;
-  bool supported;
-};
-
-std::vector<Target> AllTargets() {
-  return {
+bool Supported(Isa isa) {
+  switch (isa) {
 #if defined(JAX_ROIPOOL_X86)
-      // GCC and Clang answer for the operating system too: registers that it
-      // does not save count as absent.
-      {&avx512::kTable, __builtin_cpu_supports("avx512f") &&
-                            __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") &&
-                            __builtin_cpu_supports("avx512vl")},
-      {&avx2::kTable, static_cast<bool>(__builtin_cpu_supports("avx2"))},
+    // GCC and Clang answer for the operating system too: registers that it does
+    // not save count as absent.
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") &&
+             __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2");
 #endif
-      {&baseline::kTable, true},
-  };
+    default:
+      return isa == Isa::kBaseline;
+  }
 }
 
-std::atomic<const KernelTable*>& Current() {
-  static std::atomic<const KernelTable*> current{SupportedTargets().front()};
+std::atomic<Isa>& Current() {
+  static std::atomic<Isa> current{SupportedIsas().front()};
   return current;
 }
 
 }  // namespace
 
-const std::vector<const KernelTable*>& SupportedTargets() {
-  static const auto* const targets = [] {
-    auto* supported = new std::vector<const KernelTable*>;
-    for (const Target& target : AllTargets()) {
-      if (target.supported) supported->push_back(target.table);
+const char* NameOf(Isa isa) {
+  constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+  return kNames[static_cast<int>(isa)];
+}
+
+std::vector<Isa> BuiltIsas() {
+#if defined(JAX_ROIPOOL_X86)
+  return {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
+#else
+  return {Isa::kBaseline};
+#endif
+}
+
+const std::vector<Isa>& SupportedIsas() {
+  static const auto* const isas = [] {
+    auto* supported = new std::vector<Isa>;
+    for (const Isa isa : BuiltIsas()) {
+      if (Supported(isa)) supported->push_back(isa);
     }
     return supported;
   }();
-  return *targets;
+  return *isas;
 }
 
-std::vector<std::string> BuiltTargets() {
-  std::vector<std::string> names;
-  for (const Target& target : AllTargets()) {
-    names.emplace_back(target.table->name);
-  }
-  return names;
-}
-
-bool SetTarget(std::string_view name) {
-  for (const KernelTable* table : SupportedTargets()) {
-    if (name == table->name) {
-      Current().store(table, std::memory_order_relaxed);
+bool SetIsa(std::string_view name) {
+  for (const Isa isa : SupportedIsas()) {
+    if (name == NameOf(isa)) {
+      Current().store(isa, std::memory_order_relaxed);
       return true;
     }
   }
   return false;
 }
 
-const KernelTable& CurrentTarget() {
-  return *Current().load(std::memory_order_relaxed);
-}
+Isa CurrentIsa() { return Current().load(std::memory_order_relaxed); }
 
 }  // namespace jax_roipool::cpu

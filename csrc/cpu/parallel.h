@@ -1,4 +1,4 @@
-// Sharing a loop over somebody else's thread pool without waiting on it.
+// Sharing a loop over somebody else's threads without waiting for them.
 
 #ifndef JAX_ROIPOOL_CSRC_CPU_PARALLEL_H_
 #define JAX_ROIPOOL_CSRC_CPU_PARALLEL_H_
@@ -14,9 +14,9 @@ namespace jax_roipool::cpu {
 
 // A loop whose turns any thread may take. The owner takes turns too, until none
 // is left, and then waits only for turns that another thread has begun and is
-// therefore running: never for a thread to become free. A pool whose every
-// thread sits in an owner like this one still makes progress; waiting for
-// scheduled tasks there is a deadlock.
+// therefore running: never for a thread to become free. Where every
+// thread sits in an owner like this one there still is progress; waiting for
+// scheduled tasks would be a deadlock.
 class SharedLoop {
  public:
   explicit SharedLoop(int64_t count) : count_(count) {}

@@ -1,44 +1,16 @@
-// Elements as kernels hold them: how they lie in memory and in registers.
+// Elements as kernels load and store them; as numbers see core/elements.h.
 
 #ifndef JAX_ROIPOOL_CSRC_CUDA_ELEMENTS_H_
 #define JAX_ROIPOOL_CSRC_CUDA_ELEMENTS_H_
 
 #include <cstdint>
 
+#include "core/elements.h"
+#include "core/sizes.h"
 #include "cuda/device.h"
-#include "half.h"
-#include "problem.h"
 
 namespace jax_roipool::cuda {
-namespace {  // as in half.h
-
-// Halves are compared and added up as float32.
-template <Element kElement>
-struct ElementOf;
-
-template <typename T>
-struct FloatElement {
-  using Storage = T;
-  using Number = T;
-  __device__ static T Widen(T value) { return value; }
-  __device__ static T Round(T value) { return value; }
-};
-template <>
-struct ElementOf<Element::kFloat32> : FloatElement<float> {};
-template <>
-struct ElementOf<Element::kFloat64> : FloatElement<double> {};
-
-template <class Half>
-struct HalfElement {
-  using Storage = uint16_t;
-  using Number = float;
-  __device__ static float Widen(uint16_t bits) { return Half::Widen(bits); }
-  __device__ static uint16_t Round(float value) { return Half::Round(value); }
-};
-template <>
-struct ElementOf<Element::kFloat16> : HalfElement<Float16> {};
-template <>
-struct ElementOf<Element::kBFloat16> : HalfElement<BFloat16> {};
+namespace {  // as in core/half.h
 
 // Neighbours in memory that are loaded or stored at once.
 template <typename T, int kCount>

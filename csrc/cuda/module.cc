@@ -5,8 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
 
-#include "capsules.h"
-#include "cuda/handlers.h"
+#include "core/capsules.h"
 
 namespace py = pybind11;
 
@@ -21,15 +20,10 @@ int DriverVersion() {
 
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
   module.doc() = "Compiled CUDA kernels of jax_roipool; use jax_roipool.";
-  // Of the headers this was compiled against, to be compared with jaxlib's.
-  module.attr("FFI_API_VERSION") =
-      py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+  DefineHandlers(module);
   // As CUDA counts: 13000 is 13.0.
   module.attr("CUDA_VERSION") = CUDART_VERSION;
   module.attr("ARCHITECTURES") = JAX_ROIPOOL_CUDA_ARCHITECTURES;
-  module.def(
-      "ffi_targets", [] { return Targets(kHandlers); },
-      "Target name -> handler capsule.");
   module.def("driver_version", &DriverVersion,
              "What the installed driver supports, as CUDA_VERSION; 0 without.");
 }

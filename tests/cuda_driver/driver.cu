@@ -21,11 +21,14 @@
 #include <string>
 #include <vector>
 
+#include "argmax/argmax_definition.h"
 #include "cuda/device.h"
-#include "cuda/kernels.h"
 #include "definition.h"
 #include "device_memory.h"
-#include "problem.h"
+#include "max/max_definition.h"
+#include "ops/argmax/cuda.h"
+#include "ops/max/cuda.h"
+#include "sizes.h"
 
 namespace jax_roipool::driver {
 namespace {
@@ -281,10 +284,9 @@ class Trial {
   Trial(const Size& size, Layout layout, Element element, size_t offset,
         uint64_t seed, Stream stream)
       : random_(seed), offset_(offset), stream_(stream) {
-    problem_ = {layout,           element,     size.groups,
-                size.images,      size.height, size.width,
-                size.channels,    size.rois,   size.pooled_height,
-                size.pooled_width};
+    sizes_ = Sizes(layout, element, size.groups, size.images, size.height,
+                   size.width, size.channels, size.rois, size.pooled_height,
+                   size.pooled_width);
     scale_ = {size.scale_height, size.scale_width};
     rois_ = MakeRois(size, &random_);
     constexpr const char* kElements[] = {"float16", "bfloat16", "float32",
@@ -296,16 +298,14 @@ class Trial {
   }
 
   void Run(const std::vector<Device>& devices) {
-    const Problem& p = problem_;
-    const int64_t rois = p.groups * p.rois;
-    results_ = rois * p.pooled_size();
-    maps_ = p.groups * p.images * p.map_size();
+    results_ = sizes_.pooled_numbers();
+    maps_ = sizes_.map_numbers();
     const DeviceArray boxes(rois_.boxes.data(), rois_.boxes.size() * 4, 0);
     const DeviceArray image(rois_.image.data(), rois_.image.size() * 4, 0);
     const std::vector<int32_t> argmax = RunPool(devices, boxes, image);
     // Handed to gather and scatter: what no pooling would say, too.
     std::vector<int32_t> hostile = argmax;
-    const auto cells = static_cast<int32_t>(p.cells());
+    const auto cells = static_cast<int32_t>(sizes_.cells());
     const int32_t wrong[] = {-1,
                              -7,
                              cells,
@@ -326,7 +326,7 @@ class Trial {
     return DeviceArray(bytes.data(), bytes.size(), offset_);
   }
   size_t SizeOf(int64_t count) const {
-    return static_cast<size_t>(count * ElementBytes(problem_.element));
+    return static_cast<size_t>(count * ElementBytes(sizes_.maps.element));
   }
   std::string Name(const char* op, size_t device) const {
     return name_ + ", " + op + ", cut " + std::to_string(device);
@@ -339,27 +339,29 @@ class Trial {
     const std::vector<double> features = Features(maps_, &random_);
     std::vector<double> values(results_);
     std::vector<int32_t> cells(results_);
-    definition::Pool(problem_, scale_, features.data(), rois_.boxes.data(),
-                     rois_.image.data(), values.data(), cells.data());
+    definition::MaxPool(sizes_, scale_, features.data(), rois_.boxes.data(),
+                        rois_.image.data(), values.data(), cells.data());
     if (results_ == 0) return cells;  // handlers launch nothing
-    const DeviceArray map = Array(ToElements(problem_.element, features));
+    const DeviceArray map = Array(ToElements(sizes_.maps.element, features));
     for (size_t d = 0; d < devices.size(); ++d) {
       for (const bool with_argmax : {false, true}) {
         const DeviceArray pooled(SizeOf(results_), offset_);
         const DeviceArray argmax(cells.size() * 4, 0);
-        cuda::PoolCall call{};
-        call.problem = problem_;
+        MaxPoolCall call{};
+        call.maps = sizes_.maps;
+        call.rois = sizes_.rois;
+        call.bins = sizes_.bins;
         call.scale = scale_;
         call.features = map.data();
         call.boxes = boxes.as<float>();
-        call.image = image.as<int32_t>();
+        call.image_index = image.as<int32_t>();
         call.pooled = pooled.data();
         if (with_argmax) call.argmax = argmax.as<int32_t>();
         NextOrder();
-        Demand(cuda::Pool(call, devices[d], stream_), "Pool");
+        Demand(cuda::MaxPool(call, devices[d], stream_), "Pool");
         Demand(Wait(stream_), "Pool");
         const char* op = with_argmax ? "pool with argmax" : "pool";
-        Compare(Name(op, d), problem_.element, pooled.Read(), values);
+        Compare(Name(op, d), sizes_.maps.element, pooled.Read(), values);
         if (with_argmax) CompareCells(Name(op, d), argmax.Read(), cells);
       }
     }
@@ -371,16 +373,17 @@ class Trial {
     if (results_ == 0) return;
     const std::vector<double> tangent = Features(maps_, &random_);
     std::vector<double> wanted(results_);
-    definition::Gather(problem_, tangent.data(), rois_.image.data(),
-                       argmax.data(), wanted.data());
-    const DeviceArray map = Array(ToElements(problem_.element, tangent));
+    definition::ArgmaxGather(sizes_, tangent.data(), rois_.image.data(),
+                             argmax.data(), wanted.data());
+    const DeviceArray map = Array(ToElements(sizes_.maps.element, tangent));
     const DeviceArray pooled(SizeOf(results_), offset_);
     NextOrder();
-    const cuda::GatherCall call{problem_, map.data(), image.as<int32_t>(),
-                                at.as<int32_t>(), pooled.data()};
-    Demand(cuda::Gather(call, devices[0], stream_), "Gather");
+    const ArgmaxGatherCall call{
+        sizes_.maps,         sizes_.rois,      sizes_.bins,  map.data(),
+        image.as<int32_t>(), at.as<int32_t>(), pooled.data()};
+    Demand(cuda::ArgmaxGather(call, devices[0], stream_), "Gather");
     Demand(Wait(stream_), "Gather");
-    Compare(Name("gather", 0), problem_.element, pooled.Read(), wanted);
+    Compare(Name("gather", 0), sizes_.maps.element, pooled.Read(), wanted);
   }
 
   // Sums of integers are exact. Others may be off by what float32 rounds, and
@@ -390,7 +393,7 @@ class Trial {
                   const DeviceArray& at, const std::vector<int32_t>& argmax,
                   bool integers) {
     if (maps_ == 0) return;
-    const Element element = problem_.element;
+    const Element element = sizes_.maps.element;
     std::vector<double> cotangent(results_);
     for (double& value : cotangent) {
       value = integers
@@ -399,7 +402,7 @@ class Trial {
     }
     const Bytes bytes = ToElements(element, cotangent);
     std::vector<double> wanted(maps_), tolerance(maps_);
-    definition::ForEachEntry(problem_, rois_.image.data(), argmax.data(),
+    definition::ForEachEntry(sizes_, rois_.image.data(), argmax.data(),
                              [&](int64_t place, int64_t to) {
                                if (to < 0) return;
                                const double value =
@@ -435,10 +438,11 @@ class Trial {
     const DeviceArray map(SizeOf(maps_), offset_);
     const DeviceArray bounds(2 * rois_.image.size() * 4, 0);
     NextOrder();
-    const cuda::ScatterCall call{
-        problem_,         pooled.data(), image.as<int32_t>(),
-        at.as<int32_t>(), map.data(),    bounds.as<int32_t>()};
-    Demand(cuda::Scatter(call, device, stream_), "Scatter");
+    const ArgmaxScatterCall call{
+        sizes_.maps,         sizes_.rois,      sizes_.bins, pooled.data(),
+        image.as<int32_t>(), at.as<int32_t>(), map.data()};
+    Demand(cuda::ArgmaxScatter(call, bounds.as<int32_t>(), device, stream_),
+           "Scatter");
     Demand(Wait(stream_), "Scatter");
     return map.Read();
   }
@@ -446,7 +450,7 @@ class Trial {
   Random random_;
   const size_t offset_;
   const Stream stream_;
-  Problem problem_;
+  Sizes sizes_;
   Scale scale_;
   Rois rois_;
   std::string name_;

@@ -26,7 +26,7 @@ DEFINITION = ROOT / "tests" / "native"
 ON_HOST = ROOT / "tests" / "cuda_on_host"
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "cuda_driver"
-KERNELS = [CSRC / "cuda" / name for name in ("pool.cu", "gather.cu", "scatter.cu")]
+KERNELS = sorted(CSRC.glob("ops/*/cuda_*.cu"))
 
 sys.path.insert(0, str(ROOT / "tools"))
 

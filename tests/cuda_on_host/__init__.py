@@ -1,83 +1,44 @@
 """The CUDA kernels on the host: their sources compiled as C++, threads as fibers.
 
-`build` compiles csrc/cuda with a header of its own in place of device.h and
-`use` puts the result in the place of the CPU kernels, handlers, lowering rules
-and all, so that any test of the op can run on it.
+`build` compiles the CUDA files of all ops with a header of its own in place of
+cuda/device.h, and `use` puts the result in the place of the CPU kernels, handlers,
+lowering rules and all, so that any test of the op can run on it.
 """
 
 import contextlib
 import ctypes
 import functools
-import hashlib
-import os
 import pathlib
-import shlex
-import subprocess
-import tempfile
 
 import jax
 from jax.interpreters import mlir
 
 from jax_roipool import lowering
+from tests import compiled
 
 HERE = pathlib.Path(__file__).parent
-CSRC = HERE.parent.parent / "csrc"
 NAME = "cuda-on-host"
-FLAGS = "-std=c++17 -O1 -shared -fPIC -ffp-contract=off -fvisibility=hidden"
 
 
-def sources(csrc=CSRC):
+def sources(csrc=compiled.CSRC):
+    """Handlers and kernels of every op."""
+    names = [p for n in ("*.cc", "*.cu") for p in csrc.glob(f"ops/*/cuda_{n}")]
     return [
-        *(csrc / "cuda" / name for name in ("pool.cu", "gather.cu", "scatter.cu")),
-        csrc / "cuda" / "handlers.cc",
-        csrc / "problem.cc",
-        HERE / "fibers.cc",
-        HERE / "library.cc",
+        *sorted(names),
+        *sorted((csrc / "core").glob("*.cc")),
+        *sorted(HERE.glob("*.cc")),
     ]
 
 
-def compiler():
-    return shlex.split(os.environ.get("CXX") or "c++")
-
-
-def build(target, csrc=CSRC):
-    """Compiles `csrc`, each source at once, into the library `target`."""
-    target = pathlib.Path(target)
-    includes = [f"-I{HERE}", f"-I{csrc}", "-isystem", jax.ffi.include_dir()]
-    with tempfile.TemporaryDirectory() as directory:
-        objects, running = [], []
-        for source in sources(csrc):
-            objects.append(f"{directory}/{source.name}.o")
-            running.append(
-                subprocess.Popen(
-                    [
-                        *compiler(), *shlex.split(FLAGS), *includes,
-                        *("-x", "c++", "-c", source, "-o", objects[-1]),
-                    ]
-                )
-            )  # fmt: skip
-        assert all([process.wait() == 0 for process in running])
-        made = f"{directory}/library.so"
-        subprocess.run([*compiler(), "-shared", *objects, "-o", made], check=True)
-        # Whoever else makes it makes the same.
-        partial = target.with_name(f"{target.name}.{os.getpid()}")
-        partial.write_bytes(pathlib.Path(made).read_bytes())
-        partial.rename(target)
+def build(target, csrc=compiled.CSRC):
+    """Compiles `csrc` into the library `target`."""
+    compiled.build(target, sources(csrc), [HERE, csrc])
 
 
 @functools.cache
 def library():
-    """The library of the sources as they are, compiled where that is not done."""
-    digest = hashlib.sha256(" ".join([*compiler(), FLAGS]).encode())
-    for directory in (CSRC, HERE, pathlib.Path(jax.ffi.include_dir())):
-        for path in sorted(directory.rglob("*")):
-            if path.suffix in (".cu", ".cc", ".h"):
-                digest.update(path.read_bytes())
-    cache = HERE.parent.parent / "build" / "cuda_on_host"
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"{digest.hexdigest()[:16]}.so"
-    if not path.exists():
-        build(path)
+    """The library of the sources as they are."""
+    path = compiled.cached("cuda_on_host", sources(), [HERE, compiled.CSRC])
     return Library(path, NAME)
 
 
@@ -91,8 +52,10 @@ class Library:
         self.seed.argtypes = [ctypes.c_uint64]
         self.blocks_run = loaded.cuda_on_host_blocks_run
         self.blocks_run.restype = ctypes.c_int64
+        handler = loaded.cuda_on_host_handler
+        handler.argtypes, handler.restype = [ctypes.c_char_p], ctypes.c_void_p
         for op in lowering.primitives():
-            capsule = jax.ffi.pycapsule(getattr(loaded, f"jax_roipool_{op}"))
+            capsule = jax.ffi.pycapsule(ctypes.c_void_p(handler(op.encode())))
             jax.ffi.register_ffi_target(f"{prefix}.{op}", capsule, platform="cpu")
 
 

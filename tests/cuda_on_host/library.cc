@@ -1,21 +1,22 @@
 // The CUDA handlers with their kernels on the host, for ctypes.
 
 #include <cstdint>
+#include <string_view>
 
-#include "cuda/handlers.h"
+#include "core/handlers.h"
 #include "fibers.h"
 
-using jax_roipool::cuda::kHandlers;
-
 #define EXPORTED extern "C" __attribute__((visibility("default")))
-#define EXPORT_HANDLER(name, index)                           \
-  EXPORTED XLA_FFI_Error* name(XLA_FFI_CallFrame* frame) {    \
-    return kHandlers[index].function(frame);                  \
+
+// The handler of an op, null where there is none.
+EXPORTED XLA_FFI_Handler* cuda_on_host_handler(const char* op) {
+  using jax_roipool::RegisteredHandler;
+  for (const auto* handler = RegisteredHandler::First(); handler != nullptr;
+       handler = handler->next()) {
+    if (std::string_view(op) == handler->op()) return handler->function();
   }
-EXPORT_HANDLER(jax_roipool_roi_pool, 0)
-EXPORT_HANDLER(jax_roipool_roi_pool_argmax, 1)
-EXPORT_HANDLER(jax_roipool_roi_gather, 2)
-EXPORT_HANDLER(jax_roipool_roi_scatter, 3)
+  return nullptr;
+}
 
 EXPORTED void cuda_on_host_seed(uint64_t seed) {
   jax_roipool::cuda_on_host::Seed(seed);

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <iterator>
 #include <limits>
 
 #include "definition.h"
+#include "max/max_definition.h"
 
 namespace jax_roipool::native {
 namespace {
@@ -30,7 +30,7 @@ int64_t Extent(Reader* bytes) {
   return byte < 208 ? byte % 26 : (byte - 207) * 6;
 }
 
-int64_t Bins(Reader* bytes) {
+int64_t BinCount(Reader* bytes) {
   const int64_t byte = bytes->Byte();
   return byte < 240 ? 1 + byte % 8 : 1 + (byte - 240) * 3;
 }
@@ -45,37 +45,32 @@ void Shrink(std::initializer_list<int64_t*> sizes, int64_t limit,
   }
 }
 
-Problem MakeSizes(Reader* bytes) {
+Sizes MakeSizes(Reader* bytes) {
   constexpr int64_t kGroups[] = {1, 1, 1, 1, 1, 1, 2, 3, 0};
   constexpr int64_t kImages[] = {1, 1, 1, 2, 3, 5, 0};
   constexpr int64_t kChannels[] = {1,  2,  3,  4,  5,  7,  8,  9,   15,  16, 17,
                                    24, 31, 32, 33, 47, 48, 63, 64,  65,  0,  6,
                                    10, 12, 14, 20, 40, 80, 96, 129, 160, 257};
-  Problem p{};
   const uint8_t kind = bytes->Byte();
-  p.layout = kind % 2 == 0 ? Layout::kNHWC : Layout::kNCHW;
-  p.element = static_cast<Element>(kind / 2 % kNumElements);
+  const Layout layout = kind % 2 == 0 ? Layout::kNHWC : Layout::kNCHW;
+  const auto element = static_cast<Element>(kind / 2 % kNumElements);
   const bool large = kind >= 252;
-  p.groups = bytes->Of(kGroups);
-  p.images = bytes->Of(kImages);
-  p.height = Extent(bytes);
-  p.width = Extent(bytes);
-  p.channels = bytes->Of(kChannels);
-  p.rois = bytes->Byte() % 48;
-  p.pooled_height = Bins(bytes);
-  p.pooled_width = Bins(bytes);
+  const int64_t groups = bytes->Of(kGroups), images = bytes->Of(kImages);
+  int64_t height = Extent(bytes), width = Extent(bytes);
+  int64_t channels = bytes->Of(kChannels), rois = bytes->Byte() % 48;
+  int64_t bins_height = BinCount(bytes), bins_width = BinCount(bytes);
   const int64_t much = large ? 16 : 1;
-  Shrink({&p.height, &p.width, &p.channels}, 3000 * much,
-         [&] { return p.groups * p.images * p.map_size(); });
-  Shrink({&p.rois, &p.pooled_height, &p.pooled_width, &p.channels}, 2000 * much,
-         [&] { return p.groups * p.rois * p.pooled_size(); });
+  Shrink({&height, &width, &channels}, 3000 * much,
+         [&] { return groups * images * height * width * channels; });
+  Shrink({&rois, &bins_height, &bins_width, &channels}, 2000 * much,
+         [&] { return groups * rois * bins_height * bins_width * channels; });
   // What the definition may have to look at.
-  Shrink({&p.rois, &p.height, &p.width}, 24000 * much, [&] {
-    return p.groups * p.rois * std::max(p.map_size(), int64_t{1});
+  Shrink({&rois, &height, &width}, 24000 * much, [&] {
+    return groups * rois * std::max(height * width * channels, int64_t{1});
   });
-  p.pooled_height = std::max<int64_t>(p.pooled_height, 1);
-  p.pooled_width = std::max<int64_t>(p.pooled_width, 1);
-  return p;
+  return Sizes(layout, element, groups, images, height, width, channels, rois,
+               std::max<int64_t>(bins_height, 1),
+               std::max<int64_t>(bins_width, 1));
 }
 
 // --- RoIs
@@ -134,15 +129,15 @@ float Corner(Reader* bytes, int64_t extent, float scale) {
 }
 
 void MakeRois(Reader* bytes, Call* call) {
-  const Problem& p = call->problem;
-  for (int64_t k = 0; k < p.groups * p.rois; ++k) {
+  const Sizes& p = call->sizes;
+  for (int64_t k = 0; k < p.rois.count(); ++k) {
     const uint8_t kind = bytes->Byte();
-    float box[4] = {0, 0, static_cast<float>(p.width - 1) / call->scale.width,
-                    static_cast<float>(p.height - 1) / call->scale.height};
+    float box[4] = {0, 0, static_cast<float>(p.width() - 1) / call->scale.width,
+                    static_cast<float>(p.height() - 1) / call->scale.height};
     if (kind % 8 != 0) {  // else all of the map
       for (int i = 0; i < 4; ++i) {
-        box[i] = i % 2 == 0 ? Corner(bytes, p.width, call->scale.width)
-                            : Corner(bytes, p.height, call->scale.height);
+        box[i] = i % 2 == 0 ? Corner(bytes, p.width(), call->scale.width)
+                            : Corner(bytes, p.height(), call->scale.height);
       }
     }
     for (int i = 0; i < 2; ++i) {
@@ -150,15 +145,16 @@ void MakeRois(Reader* bytes, Call* call) {
     }
     call->boxes.insert(call->boxes.end(), box, box + 4);
 
-    const int32_t hostile[] = {-1, static_cast<int32_t>(p.images), kMinInt32,
-                               kMaxInt32, static_cast<int32_t>(-p.images)};
+    const int32_t hostile[] = {-1, static_cast<int32_t>(p.maps.images),
+                               kMinInt32, kMaxInt32,
+                               static_cast<int32_t>(-p.maps.images)};
     int32_t image = 0;
-    if (p.images > 1) {
-      image = static_cast<int32_t>(kind / 8 % p.images);
+    if (p.maps.images > 1) {
+      image = static_cast<int32_t>(kind / 8 % p.maps.images);
     }
     if (kind >= 248) image = static_cast<int32_t>(bytes->Word());
     if (kind >= 240 && kind < 248) image = bytes->Of(hostile);
-    call->image.push_back(image);
+    call->image_index.push_back(image);
   }
 }
 
@@ -213,17 +209,9 @@ Bits MakeElements(Element element, int64_t count, uint8_t kind, uint64_t seed) {
   return bits;
 }
 
-std::vector<double> Widened(Element element, const Bits& bits) {
-  std::vector<double> values(bits.size() / ElementBytes(element));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = definition::Load(element, bits.data(), static_cast<int64_t>(i));
-  }
-  return values;
-}
-
 // Cells for gather and scatter: what pooling says, and what it never would.
 std::vector<int32_t> MakeCells(const Call& call, uint8_t kind, uint64_t seed) {
-  const Problem& p = call.problem;
+  const Sizes& p = call.sizes;
   const auto cells = static_cast<int32_t>(p.cells());
   const int32_t hostile[] = {-1,     -7,        cells,     cells + 5,
                              -cells, kMaxInt32, kMinInt32, cells - 1};
@@ -241,14 +229,14 @@ std::vector<int32_t> MakeCells(const Call& call, uint8_t kind, uint64_t seed) {
 }  // namespace
 
 Call MakeCall(Reader* bytes, bool sums_in_order) {
-  const Problem problem = MakeSizes(bytes);
-  return MakeCallOf(problem, bytes, sums_in_order);
+  const Sizes sizes = MakeSizes(bytes);
+  return MakeCallOf(sizes, bytes, sums_in_order);
 }
 
-Call MakeCallOf(const Problem& p, Reader* bytes, bool sums_in_order) {
+Call MakeCallOf(const Sizes& p, Reader* bytes, bool sums_in_order) {
   constexpr int64_t kThreads[] = {1, 2, 3, 4, 8, 33, 1000, 1};
   Call call{};
-  call.problem = p;
+  call.sizes = p;
   call.scale = {MakeScale(bytes), MakeScale(bytes)};
   call.threads = bytes->Of(kThreads);
   call.flush = bytes->Byte() % 4 == 0 ? Flush::kBegin : Flush::kEnd;
@@ -258,36 +246,37 @@ Call MakeCallOf(const Problem& p, Reader* bytes, bool sums_in_order) {
   call.seed = bytes->Byte() << 8;
   call.seed |= bytes->Byte();
   MakeRois(bytes, &call);
-  call.map =
-      MakeElements(p.element, definition::FeatureCount(p), map_kind, call.seed);
+  call.map = MakeElements(p.maps.element, p.map_numbers(), map_kind, call.seed);
   Finish(kinds, &call);
   return call;
 }
 
 void Finish(Kinds kinds, Call* call) {
-  const Problem& p = call->problem;
-  const int32_t* image = call->image.data();
-  const auto results = static_cast<size_t>(definition::PooledCount(p));
-  const std::vector<double> map = Widened(p.element, call->map);
+  const Sizes& p = call->sizes;
+  const int64_t results = p.pooled_numbers();
   call->pooled.resize(results);
   call->argmax.resize(results);
-  definition::Pool(p, call->scale, map.data(), call->boxes.data(), image,
-                   call->pooled.data(), call->argmax.data());
-
+  definition::MaxPool(p, call->scale, Widened(p.maps.element, call->map).data(),
+                      call->boxes.data(), call->image_index.data(),
+                      call->pooled.data(), call->argmax.data());
   call->cells = MakeCells(*call, kinds.cells, call->seed + 1);
-  call->gathered.resize(results);
-  definition::Gather(p, map.data(), image, call->cells.data(),
-                     call->gathered.data());
+  call->cotangent =
+      MakeElements(p.maps.element, results, kinds.cotangent, call->seed + 2);
+}
 
-  call->cotangent = MakeElements(p.element, static_cast<int64_t>(results),
-                                 kinds.cotangent, call->seed + 2);
-  call->gradient.resize(definition::FeatureCount(p));
-  definition::Scatter(p, Widened(p.element, call->cotangent).data(), image,
-                      call->cells.data(), call->gradient.data());
-  for (double& value : call->gradient) {
+std::vector<double> Widened(Element element, const Bits& bits) {
+  std::vector<double> values(bits.size() / ElementBytes(element));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = definition::Load(element, bits.data(), static_cast<int64_t>(i));
+  }
+  return values;
+}
+
+void RoundTo(Element element, std::vector<double>* values) {
+  for (double& value : *values) {
     double rounded;  // room for every element
-    definition::Store(p.element, value, &rounded, 0);
-    value = definition::Load(p.element, &rounded, 0);
+    definition::Store(element, value, &rounded, 0);
+    value = definition::Load(element, &rounded, 0);
   }
 }
 
@@ -295,39 +284,14 @@ std::string Call::Describe() const {
   constexpr const char* kElements[] = {"float16", "bfloat16", "float32",
                                        "float64"};
   const auto number = [](int64_t value) { return std::to_string(value); };
-  const Problem& p = problem;
-  return std::string(p.layout == Layout::kNHWC ? "NHWC " : "NCHW ") +
-         kElements[static_cast<int>(p.element)] + ", " + number(p.groups) +
-         " groups of " + number(p.images) + " maps of " + number(p.height) +
-         " x " + number(p.width) + ", " + number(p.channels) + " channels, " +
-         number(p.rois) + " RoIs, " + number(p.pooled_height) + " x " +
-         number(p.pooled_width) + " bins, " + number(threads) + " threads";
-}
-
-bool Same(const char* what, Element element, const void* got,
-          const std::vector<double>& wanted) {
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const double value =
-        definition::Load(element, got, static_cast<int64_t>(i));
-    if (value == wanted[i] || (std::isnan(value) && std::isnan(wanted[i]))) {
-      continue;
-    }
-    std::fprintf(stderr, "%s: number %zu is %.17g and not %.17g\n", what, i,
-                 value, wanted[i]);
-    return false;
-  }
-  return true;
-}
-
-bool Same(const char* what, const int32_t* got,
-          const std::vector<int32_t>& wanted) {
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    if (got[i] == wanted[i]) continue;
-    std::fprintf(stderr, "%s: cell %zu is %d and not %d\n", what, i, got[i],
-                 wanted[i]);
-    return false;
-  }
-  return true;
+  const Sizes& p = sizes;
+  return std::string(p.maps.layout == Layout::kNHWC ? "NHWC " : "NCHW ") +
+         kElements[static_cast<int>(p.maps.element)] + ", " +
+         number(p.maps.groups) + " groups of " + number(p.maps.images) +
+         " maps of " + number(p.height()) + " x " + number(p.width()) + ", " +
+         number(p.maps.channels) + " channels, " + number(p.rois.per_group) +
+         " RoIs, " + number(p.bins.height) + " x " + number(p.bins.width) +
+         " bins, " + number(threads) + " threads";
 }
 
 }  // namespace jax_roipool::native

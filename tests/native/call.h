@@ -1,4 +1,5 @@
-// One call of each op, made of arbitrary bytes, and what it must give.
+// One call of all ops, made of arbitrary bytes: the arrays that they are
+// handed.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_CALL_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_CALL_H_
@@ -9,7 +10,7 @@
 #include <vector>
 
 #include "guarded.h"
-#include "problem.h"
+#include "sizes.h"
 
 namespace jax_roipool::native {
 
@@ -63,16 +64,15 @@ class Random {
 using Bits = std::vector<unsigned char>;
 
 struct Call {
-  Problem problem;
+  Sizes sizes;
   Scale scale;
-  std::vector<float> boxes;      // [groups, rois, 4]
-  std::vector<int32_t> image;    // [groups, rois]
-  Bits map, cotangent;           // elements
-  std::vector<int32_t> cells;    // of gather and scatter: an argmax
-  std::vector<double> pooled;    // what pooling must give
-  std::vector<int32_t> argmax;   // and this
-  std::vector<double> gathered;  // what gather must give
-  std::vector<double> gradient;  // what scatter must give
+  std::vector<float> boxes;          // [groups, rois, 4]
+  std::vector<int32_t> image_index;  // [groups, rois]
+  Bits map, cotangent;               // elements
+  std::vector<int32_t> cells;        // an argmax, as ops are handed it
+  // What max pooling must give, of which those cells are made.
+  std::vector<double> pooled;
+  std::vector<int32_t> argmax;
   int64_t threads;
   uint64_t seed;  // of what the result may not depend on
   Flush flush;
@@ -84,22 +84,21 @@ struct Call {
 // one after another, cotangents are small integers, so that the order does not
 // matter.
 Call MakeCall(Reader* bytes, bool sums_in_order);
-Call MakeCallOf(const Problem& problem, Reader* bytes, bool sums_in_order);
+Call MakeCallOf(const Sizes& sizes, Reader* bytes, bool sums_in_order);
 
 // Of what kind the numbers are that a call does not say; see call.cc.
 struct Kinds {
   uint8_t cotangent, cells;
 };
 
-// Fills in what follows from a call's sizes, boxes, images, map and seed.
+// Fills in what follows from a call's sizes, boxes, image indices, map and
+// seed.
 void Finish(Kinds kinds, Call* call);
 
-// Whether `got`, elements, has the same values, NaN equal to NaN; says where
-// not.
-bool Same(const char* what, Element element, const void* got,
-          const std::vector<double>& wanted);
-bool Same(const char* what, const int32_t* got,
-          const std::vector<int32_t>& wanted);
+std::vector<double> Widened(Element element, const Bits& bits);
+
+// Each number rounded once to the type of an element.
+void RoundTo(Element element, std::vector<double>* values);
 
 }  // namespace jax_roipool::native
 

@@ -1,8 +1,9 @@
-// What the ops mean, in plain loops over doubles.
+// What the ops mean, in plain loops over doubles: what they have in common.
+// Each op's own is beside its tests, in folders of ops.
 //
 // Written from docs/design/bins.md and from the contract of the public
 // functions; of csrc it knows the names of sizes alone, not how a coordinate
-// becomes a pixel (geometry.h), how halves are rounded (half.h) or how work is
+// becomes a cell (caffe_bins.h), how halves are rounded (half.h) or how work is
 // divided. The twin in Python is tests/oracle.py.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_DEFINITION_H_
@@ -15,7 +16,7 @@
 #include <limits>
 #include <vector>
 
-#include "problem.h"
+#include "sizes.h"
 
 namespace jax_roipool::definition {
 
@@ -128,117 +129,19 @@ struct Place {
                : ((array * channels + channel) * height + row) * width + column;
   }
 };
-inline Place MapPlace(const Problem& p) {
-  return {p.height, p.width, p.channels, p.layout == Layout::kNHWC};
+inline Place MapPlace(const Sizes& p) {
+  return {p.height(), p.width(), p.maps.channels,
+          p.maps.layout == Layout::kNHWC};
 }
-inline Place PooledPlace(const Problem& p) {
-  return {p.pooled_height, p.pooled_width, p.channels,
-          p.layout == Layout::kNHWC};
-}
-
-// Over all groups.
-inline int64_t RoiCount(const Problem& p) { return p.groups * p.rois; }
-inline int64_t MapCount(const Problem& p) { return p.groups * p.images; }
-inline int64_t PooledCount(const Problem& p) {
-  return RoiCount(p) * p.pooled_height * p.pooled_width * p.channels;
-}
-inline int64_t FeatureCount(const Problem& p) {
-  return MapCount(p) * p.height * p.width * p.channels;
+inline Place PooledPlace(const Sizes& p) {
+  return {p.bins.height, p.bins.width, p.bins.channels,
+          p.maps.layout == Layout::kNHWC};
 }
 
 // The map that a RoI's index names, or -1.
-inline int64_t MapOf(const Problem& p, const int32_t* image, int64_t roi) {
-  if (image[roi] < 0 || image[roi] >= p.images) return -1;
-  return roi / p.rois * p.images + image[roi];
-}
-
-// --- The ops
-
-inline void Pool(const Problem& p, Scale scale, const double* map,
-                 const float* boxes, const int32_t* image, double* pooled,
-                 int32_t* argmax) {
-  const Place from = MapPlace(p), to = PooledPlace(p);
-  for (int64_t k = 0; k < RoiCount(p); ++k) {
-    const float* box = boxes + 4 * k;  // x1, y1, x2, y2
-    int64_t of = MapOf(p, image, k);
-    for (int side = 0; side < 4; ++side) {
-      if (!std::isfinite(box[side])) of = -1;
-    }
-    for (int64_t i = 0; i < p.pooled_height; ++i) {
-      for (int64_t j = 0; j < p.pooled_width; ++j) {
-        Span rows{0, 0}, columns{0, 0};
-        if (of >= 0) {
-          rows =
-              BinOf(box[1], box[3], scale.height, p.pooled_height, i, p.height);
-          columns =
-              BinOf(box[0], box[2], scale.width, p.pooled_width, j, p.width);
-        }
-        for (int64_t c = 0; c < p.channels; ++c) {
-          double best = 0;
-          int64_t cell = -1;
-          for (int64_t y = rows.begin; y < rows.end; ++y) {
-            for (int64_t x = columns.begin; x < columns.end; ++x) {
-              const double value = map[from(of, y, x, c)];
-              if (cell < 0 || value > best ||
-                  (std::isnan(value) && !std::isnan(best))) {
-                best = value;
-                cell = y * p.width + x;
-              }
-            }
-          }
-          pooled[to(k, i, j, c)] = best;
-          argmax[to(k, i, j, c)] = static_cast<int32_t>(cell);
-        }
-      }
-    }
-  }
-}
-
-// Both linear ops, RoI by RoI and bin by bin: visit(place in pooled, place in
-// the map or -1 where argmax or the image's index names none).
-template <typename Visit>
-void ForEachEntry(const Problem& p, const int32_t* image, const int32_t* argmax,
-                  const Visit& visit) {
-  const Place in_map = MapPlace(p), in_pooled = PooledPlace(p);
-  for (int64_t k = 0; k < RoiCount(p); ++k) {
-    const int64_t of = MapOf(p, image, k);
-    for (int64_t i = 0; i < p.pooled_height; ++i) {
-      for (int64_t j = 0; j < p.pooled_width; ++j) {
-        for (int64_t c = 0; c < p.channels; ++c) {
-          const int64_t place = in_pooled(k, i, j, c);
-          const int64_t cell = argmax[place];
-          const bool one = of >= 0 && cell >= 0 && cell < p.height * p.width;
-          visit(place,
-                one ? in_map(of, cell / p.width, cell % p.width, c) : -1);
-        }
-      }
-    }
-  }
-}
-
-inline void Gather(const Problem& p, const double* map, const int32_t* image,
-                   const int32_t* argmax, double* pooled) {
-  ForEachEntry(p, image, argmax, [&](int64_t place, int64_t from) {
-    pooled[place] = from < 0 ? 0 : map[from];
-  });
-}
-
-// Sums in float32, of float64 in float64, one after another; `gradient` is not
-// yet rounded to the element's type.
-inline void Scatter(const Problem& p, const double* cotangent,
-                    const int32_t* image, const int32_t* argmax,
-                    double* gradient) {
-  const bool wide = p.element == Element::kFloat64;
-  std::fill(gradient, gradient + FeatureCount(p), 0.0);
-  ForEachEntry(p, image, argmax, [&](int64_t place, int64_t to) {
-    if (to < 0) return;
-    if (wide) {
-      gradient[to] += cotangent[place];
-    } else {
-      gradient[to] = static_cast<float>(gradient[to]) +
-                     static_cast<float>(cotangent[place]);
-    }
-  });
+inline int64_t MapOf(const Sizes& p, const int32_t* image_index, int64_t roi) {
+  if (image_index[roi] < 0 || image_index[roi] >= p.maps.images) return -1;
+  return roi / p.rois.per_group * p.maps.images + image_index[roi];
 }
 
 }  // namespace jax_roipool::definition

@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "call.h"
-#include "ops.h"
-#include "problem.h"
+#include "run_ops.h"
+#include "sizes.h"
 
 namespace jax_roipool::native {
 namespace {
 
 Counts counts;
 
-// --- Shapes: what MakeProblem takes and what it refuses
+// --- Shapes: what is taken and what is refused
 
 using Dims = std::vector<int64_t>;
 
@@ -126,11 +126,12 @@ void Demand(bool right, const char* what, const Dims& map, const Dims& image,
 }
 
 // What kernels and plans multiply, once something is to be done.
-void DemandProducts(const Problem& p, const Dims& map, const Dims& image,
+void DemandProducts(const Sizes& p, const Dims& map, const Dims& image,
                     const Dims& pooled) {
-  const int64_t results[] = {p.groups, p.rois, p.pooled_height, p.pooled_width,
-                             p.channels};
-  const int64_t maps[] = {p.groups, p.images, p.height, p.width, p.channels};
+  const int64_t results[] = {p.rois.groups, p.rois.per_group, p.bins.height,
+                             p.bins.width, p.bins.channels};
+  const int64_t maps[] = {p.maps.groups, p.maps.images, p.height(), p.width(),
+                          p.maps.channels};
   const Product pooled_count(results, results + 5), map_count(maps, maps + 5);
   if (pooled_count.value() == 0 && map_count.value() == 0) return;
   Demand(Product(maps, maps + 2).FitsInt64(), "maps", map, image, pooled);
@@ -141,11 +142,11 @@ void CheckShapes(Reader* bytes) {
   ++counts.shapes;
   constexpr const char* kLayouts[] = {"NHWC", "NCHW", "nhwc", "NHWCN", ""};
   const uint8_t layout = bytes->Byte() % 5;
-  Problem p{};
-  const bool known = ParseLayout(kLayouts[layout], &p.layout);
+  Sizes p;
+  const bool known = ParseLayout(kLayouts[layout], &p.maps.layout);
   Demand(known == (layout < 2), "layout", {}, {}, {});
   if (!known) return;
-  p.element = static_cast<Element>(bytes->Byte() % kNumElements);
+  p.maps.element = static_cast<Element>(bytes->Byte() % kNumElements);
 
   // Mostly shapes that agree, and one number or rank that is another.
   const uint8_t kind = bytes->Byte();
@@ -156,7 +157,7 @@ void CheckShapes(Reader* bytes) {
   boxes = pooled = image;
   for (int i = 0; i < 4; ++i) map.push_back(Dim(bytes));
   for (int i = 0; i < 3; ++i) pooled.push_back(Dim(bytes));
-  const bool last = p.layout == Layout::kNHWC;
+  const bool last = p.maps.layout == Layout::kNHWC;
   pooled[pooled.size() - (last ? 1 : 3)] = map[map.size() - (last ? 1 : 3)];
   Dims argmax = pooled;
   boxes.push_back(4);
@@ -170,10 +171,15 @@ void CheckShapes(Reader* bytes) {
       one[change / 4 % one.size()] = Dim(bytes);
   }
 
-  const std::string wrong =
-      MakeProblem(ShapeOf(map), ShapeOf(image), ShapeOf(pooled), &p);
+  const Shape level = ShapeOf(map);
+  std::string wrong = MakeMaps(&level, 1, &p.maps);
+  if (wrong.empty()) wrong = MakeRois(level, ShapeOf(image), &p.rois);
+  if (wrong.empty()) {
+    wrong = MakeBins(ShapeOf(image), ShapeOf(pooled), p.maps, &p.bins);
+  }
+  if (wrong.empty()) wrong = CheckSameChannels(p.maps, p.bins);
   const bool may_be =
-      MayBe(map, image, pooled, p.layout, ElementBytes(p.element));
+      MayBe(map, image, pooled, p.maps.layout, ElementBytes(p.maps.element));
   Demand(wrong.empty() == may_be, "a shape", map, image, pooled);
   if (may_be) DemandProducts(p, map, image, pooled);
 

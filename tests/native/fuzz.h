@@ -13,10 +13,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 namespace jax_roipool::native {
 
 struct Counts {
-  int64_t shapes = 0;  // inputs that were shapes
-  int64_t calls = 0;   // inputs that were calls
-  int64_t executions =
-      0;  // ops of calls, on each target, that reached a kernel
+  int64_t shapes = 0;      // inputs that were shapes
+  int64_t calls = 0;       // inputs that were calls
+  int64_t executions = 0;  // ops of calls, on each instruction set, that
+                           // reached a kernel
 };
 Counts Done();
 

@@ -1,12 +1,12 @@
 // The fuzz target without a fuzzer: the corpus, then inputs from a generator.
 //
-//   fuzz [--executions N] [--seed S] [--from I] [FOLDER ...]
+//   fuzz [--executions N] [--seed S] [--from I] [FILE ...]
 //
-// Runs every file of the folders and then inputs, some made anew and some from
-// those files with changes, until N ops have reached a kernel. Input I of seed
+// Runs the inputs of the files and then others, some made anew and some from
+// those with changes, until N ops have reached a kernel. Input I of seed
 // S is the same on every machine. What makes the target fail is written to the
-// file fuzz-failure in the working folder, which is a folder's file from then
-// on: `fuzz --executions 0 .` runs it again.
+// file fuzz-failure in the working folder: `fuzz --executions 0 fuzz-failure`
+// runs it again.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -17,10 +17,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "call.h"
@@ -67,17 +67,29 @@ void RunInput(const Input& input, long long number) {
   running = nullptr;
 }
 
-std::vector<Input> ReadFolder(const char* folder) {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.is_regular_file()) paths.push_back(entry.path());
+int Digit(char digit) { return digit >= 'a' ? digit - 'a' + 10 : digit - '0'; }
+
+// Lines of hex, an input each, from a file that ends in .txt; any other is one
+// input.
+std::vector<Input> ReadInputs(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    std::fprintf(stderr, "cannot read %s\n", path.c_str());
+    std::exit(2);
   }
-  std::sort(paths.begin(), paths.end());
+  if (path.size() < 4 || path.compare(path.size() - 4, 4, ".txt") != 0) {
+    return {Input(std::istreambuf_iterator<char>(file),
+                  std::istreambuf_iterator<char>())};
+  }
   std::vector<Input> inputs;
-  for (const auto& path : paths) {
-    std::ifstream file(path, std::ios::binary);
-    inputs.emplace_back(std::istreambuf_iterator<char>(file),
-                        std::istreambuf_iterator<char>());
+  for (std::string line; std::getline(file, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    Input input;
+    for (size_t i = 0; i + 1 < line.size(); i += 2) {
+      input.push_back(
+          static_cast<uint8_t>(Digit(line[i]) * 16 + Digit(line[i + 1])));
+    }
+    inputs.push_back(std::move(input));
   }
   return inputs;
 }
@@ -150,10 +162,10 @@ int Main(int count, char** arguments) {
     } else if (argument[0] == '-') {
       std::fprintf(stderr,
                    "fuzz [--executions N] [--seed S] [--from I] "
-                   "[FOLDER ...]\n");
+                   "[FILE ...]\n");
       return 2;
     } else {
-      for (Input& input : ReadFolder(arguments[i])) {
+      for (Input& input : ReadInputs(arguments[i])) {
         corpus.push_back(std::move(input));
       }
     }
@@ -177,7 +189,8 @@ int Main(int count, char** arguments) {
   const std::chrono::duration<double> seconds =
       std::chrono::steady_clock::now() - start;
   std::printf(
-      "%lld executions reached a kernel, %lld of them by %zu files; %lld calls "
+      "%lld executions reached a kernel, %lld of them by the %zu of files; "
+      "%lld calls "
       "and %lld shapes made of seed %llu, inputs %lld to %lld; %.1f s\n",
       static_cast<long long>(Done().executions),
       static_cast<long long>(of_corpus), corpus.size(),

@@ -1,20 +1,23 @@
+// Arrays past 2^31 elements.
+//
 // The arrays are mapped and not filled: a page that nobody touches takes no
 // memory. Plans are made for the whole call, and of their units those run that
 // touch the far end.
-
-#include "limits.h"
 
 #include <sys/mman.h>
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "cpu/dispatch.h"
-#include "cpu/kernels.h"
-#include "cpu/plan.h"
-#include "problem.h"
+#include "cpu/scratch.h"
+#include "frames.h"
+#include "ops/argmax/cpu_plans.h"
+#include "ops/max/cpu_plan.h"
+#include "sizes.h"
 
 namespace jax_roipool::native {
 namespace {
@@ -43,192 +46,182 @@ class Sparse {
   T* data_;
 };
 
-void Demand(bool right, const char* what, const cpu::KernelTable& table,
-            Layout layout) {
+void Demand(bool right, const char* what, cpu::Isa isa, Layout layout) {
   if (right) return;
-  std::fprintf(stderr, "%s, %s, %s\n", what, table.name,
-               layout == Layout::kNHWC ? "NHWC" : "NCHW");
-  std::abort();
+  Fail(std::string(what) + ", " + cpu::NameOf(isa) +
+       (layout == Layout::kNHWC ? ", NHWC" : ", NCHW"));
 }
 
-int64_t Place(Layout layout, int64_t cells, int64_t cell, int64_t channels,
-              int64_t channel) {
-  return layout == Layout::kNHWC ? cell * channels + channel
-                                 : channel * cells + cell;
+int64_t Place(const Maps& maps, int64_t cell, int64_t channel) {
+  return maps.layout == Layout::kNHWC ? cell * maps.channels + channel
+                                      : channel * maps.levels[0].cells() + cell;
 }
 
-void RunUnit(const cpu::Plan& plan, cpu::Call call, cpu::ScratchUse use,
-             const cpu::Unit& unit, cpu::Kernel kernel) {
-  call.order = plan.order.data();
-  call.map_of = plan.map_of.data();
-  call.rows = plan.rows.data();
-  call.columns = plan.columns.data();
-  std::vector<double> scratch(cpu::ScratchBytes(call.problem, plan, use) / 8 +
-                              8);
+template <class Plan, class Planned, class Unit, class Kernel>
+void RunUnit(const Plan& plan, const Planned& planned, const Unit& unit,
+             Kernel kernel) {
+  std::vector<double> scratch(cpu::ScratchBytes(plan) / 8 + 8);
   const auto at = reinterpret_cast<uintptr_t>(scratch.data());
-  kernel(call, unit,
-         cpu::MakeScratch(call.problem, plan, use,
-                          scratch.data() + (-at & 63) / 8));
+  cpu::ScratchCutter cutter(scratch.data() + (-at & 63) / 8);
+  kernel(planned, unit, plan.CutScratch(&cutter));
 }
 
+// One op of each kind, for an instruction set, of float32.
 constexpr int kElement = static_cast<int>(Element::kFloat32);
+auto PoolKernel(cpu::Isa isa) {
+  return cpu::MaxPoolKernelsFor(isa).pool[kElement];
+}
+auto GatherKernel(cpu::Isa isa) {
+  return cpu::ArgmaxGatherKernelsFor(isa).gather[kElement];
+}
+auto ScatterKernel(cpu::Isa isa) {
+  return cpu::ArgmaxScatterKernelsFor(isa).scatter[kElement];
+}
+cpu::MaxPoolPlan PlanPool(const MaxPoolCall& call, cpu::Isa isa,
+                          int64_t threads) {
+  return cpu::PlanMaxPool(call, cpu::MaxPoolKernelsFor(isa).vector_bytes,
+                          threads);
+}
 
 // Of the last RoI of a few: 2.7 * 10^9 numbers in the map.
-void PoolFromLargeMap(const cpu::KernelTable& table, Layout layout) {
+void PoolFromLargeMap(cpu::Isa isa, Layout layout) {
   constexpr int64_t kSide = 30000, kChannels = 3;
-  const Problem p{layout, Element::kFloat32, 1, 1, kSide,
-                  kSide,  kChannels,         1, 1, 1};
-  const Sparse<float> map(p.map_size());
+  const Sizes p(layout, Element::kFloat32, 1, 1, kSide, kSide, kChannels, 1, 1,
+                1);
+  const Sparse<float> map(p.map_numbers());
   const float box[] = {kSide - 6, kSide - 7, kSide + 100, kSide + 100};
   const int32_t image = 0;
   for (int64_t c = 0; c < kChannels; ++c) {
     const int64_t cell = (kSide - 1 - c) * kSide + kSide - 2 - c;
-    map[Place(layout, p.cells(), cell, kChannels, c)] =
-        static_cast<float>(c + 1);
+    map[Place(p.maps, cell, c)] = static_cast<float>(c + 1);
   }
   float pooled[kChannels] = {};
   int32_t argmax[kChannels] = {};
-  cpu::Call call{};
-  call.problem = p;
-  call.map = map.data();
-  call.pooled = pooled;
-  call.argmax_out = argmax;
-  const cpu::Plan plan =
-      cpu::PlanPool(p, {1, 1}, box, &image, true, table.vector_bytes, 1);
-  RunUnit(plan, call, cpu::ScratchUse::kPoolArgmax, plan.units.at(0),
-          table.pool[kElement]);
+  const MaxPoolCall call{p.maps, p.rois, p.bins, {1, 1}, map.data(),
+                         box,    &image, pooled, argmax};
+  const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1);
+  RunUnit(plan, plan.Planned(call), plan.units.at(0), PoolKernel(isa));
 
   float gathered[kChannels] = {};
-  cpu::Call gather{};
-  gather.problem = p;
-  gather.map = map.data();
-  gather.argmax = argmax;
-  gather.pooled = gathered;
-  const cpu::Plan of_gather = cpu::PlanGather(p, &image, 1);
-  RunUnit(of_gather, gather, cpu::ScratchUse::kNone, of_gather.units.at(0),
-          table.gather[kElement]);
+  const ArgmaxGatherCall gather{p.maps, p.rois, p.bins,  map.data(),
+                                &image, argmax, gathered};
+  const cpu::ArgmaxGatherPlan of_gather = cpu::PlanArgmaxGather(gather, 1);
+  RunUnit(of_gather, of_gather.Planned(gather), of_gather.units.at(0),
+          GatherKernel(isa));
   for (int64_t c = 0; c < kChannels; ++c) {
     const auto value = static_cast<float>(c + 1);
-    Demand(pooled[c] == value && gathered[c] == value, "a large map", table,
+    Demand(pooled[c] == value && gathered[c] == value, "a large map", isa,
            layout);
     Demand(argmax[c] == (kSide - 1 - c) * kSide + kSide - 2 - c,
-           "a large map's cell", table, layout);
+           "a large map's cell", isa, layout);
   }
 }
 
 // The last of many maps: 4.3 * 10^9 numbers in all.
-void PoolAndScatterAmongManyMaps(const cpu::KernelTable& table, Layout layout) {
-  const Problem p{layout, Element::kFloat32, 16, 256, 64, 64, 256, 1, 1, 1};
-  const int64_t maps = p.groups * p.images;
-  const Sparse<float> map(maps * p.map_size());
-  std::vector<float> boxes, cotangent(p.groups * p.channels, 1);
-  std::vector<int32_t> image(p.groups, -1);
-  image.back() = static_cast<int32_t>(p.images - 1);
-  for (int64_t group = 0; group < p.groups; ++group) {
+void PoolAndScatterAmongManyMaps(cpu::Isa isa, Layout layout) {
+  const Sizes p(layout, Element::kFloat32, 16, 256, 64, 64, 256, 1, 1, 1);
+  const int64_t maps = p.maps.count(), channels = p.maps.channels;
+  const Sparse<float> map(p.map_numbers());
+  std::vector<float> boxes, cotangent(p.pooled_numbers(), 1);
+  std::vector<int32_t> image(p.rois.count(), -1);
+  image.back() = static_cast<int32_t>(p.maps.images - 1);
+  for (int64_t group = 0; group < p.maps.groups; ++group) {
     boxes.insert(boxes.end(), {60, 60, 63, 63});
   }
-  const int64_t first = (maps - 1) * p.map_size(), cell = p.cells() - 1;
-  for (int64_t c = 0; c < p.channels; ++c) {
-    map[first + Place(layout, p.cells(), cell, p.channels, c)] =
-        static_cast<float>(c + 1);
+  const int64_t first = (maps - 1) * p.maps.map_size(), cell = p.cells() - 1;
+  for (int64_t c = 0; c < channels; ++c) {
+    map[first + Place(p.maps, cell, c)] = static_cast<float>(c + 1);
   }
-  std::vector<float> pooled(p.groups * p.channels, -1);
-  std::vector<int32_t> argmax(p.groups * p.channels, -7);
-  cpu::Call call{};
-  call.problem = p;
-  call.map = map.data();
-  call.pooled = pooled.data();
-  call.argmax_out = argmax.data();
-  const cpu::Plan plan = cpu::PlanPool(p, {1, 1}, boxes.data(), image.data(),
-                                       true, table.vector_bytes, 1);
-  for (const cpu::Unit& unit : plan.units) {
-    RunUnit(plan, call, cpu::ScratchUse::kPoolArgmax, unit,
-            table.pool[kElement]);
+  std::vector<float> pooled(p.pooled_numbers(), -1);
+  std::vector<int32_t> argmax(p.pooled_numbers(), -7);
+  const MaxPoolCall call{p.maps,       p.rois,        p.bins,
+                         {1, 1},       map.data(),    boxes.data(),
+                         image.data(), pooled.data(), argmax.data()};
+  const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1);
+  for (const cpu::MaxPoolUnit& unit : plan.units) {
+    RunUnit(plan, plan.Planned(call), unit, PoolKernel(isa));
   }
-  const int64_t last_roi = (p.groups - 1) * p.channels;
-  for (int64_t c = 0; c < p.channels; ++c) {
+  const int64_t last_roi = (p.rois.count() - 1) * channels;
+  for (int64_t c = 0; c < channels; ++c) {
     Demand(pooled[last_roi + c] == static_cast<float>(c + 1) &&
                argmax[last_roi + c] == cell && pooled[c] == 0 &&
                argmax[c] == -1,
-           "many maps", table, layout);
+           "many maps", isa, layout);
   }
 
-  cpu::Call scatter{};
-  scatter.problem = p;
-  scatter.cotangent = cotangent.data();
-  scatter.argmax = argmax.data();
-  scatter.gradient = map.data();
-  const cpu::Plan of_scatter = cpu::PlanScatter(p, image.data(), 1);
-  for (const cpu::Unit& unit : of_scatter.units) {
+  const ArgmaxScatterCall scatter{p.maps,           p.rois,       p.bins,
+                                  cotangent.data(), image.data(), argmax.data(),
+                                  map.data()};
+  const cpu::ArgmaxScatterPlan of_scatter = cpu::PlanArgmaxScatter(scatter, 1);
+  for (const cpu::ArgmaxScatterUnit& unit : of_scatter.units) {
     if (unit.map != maps - 1) continue;
-    RunUnit(of_scatter, scatter, cpu::ScratchUse::kScatter, unit,
-            table.scatter[kElement]);
+    RunUnit(of_scatter, of_scatter.Planned(scatter), unit, ScatterKernel(isa));
   }
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const int64_t from = first + Place(layout, p.cells(), 0, p.channels, c);
-    const int64_t to = first + Place(layout, p.cells(), cell, p.channels, c);
-    Demand(map[to] == 1 && map[from] == 0, "many gradients", table, layout);
+  for (int64_t c = 0; c < channels; ++c) {
+    const int64_t from = first + Place(p.maps, 0, c);
+    const int64_t to = first + Place(p.maps, cell, c);
+    Demand(map[to] == 1 && map[from] == 0, "many gradients", isa, layout);
   }
 }
 
 // The last of many RoIs: 4.3 * 10^9 results.
-void PoolManyRois(const cpu::KernelTable& table, Layout layout) {
-  const Problem p{layout, Element::kFloat32, 1,  1, 4, 4,
-                  64,     int64_t{1} << 18,  16, 16};
-  const Sparse<float> pooled(p.rois * p.pooled_size());
-  const Sparse<int32_t> argmax(p.rois * p.pooled_size());
-  std::vector<float> map(p.map_size(), 1), boxes(4 * p.rois, 0);
-  std::vector<int32_t> image(p.rois, -1);
+void PoolManyRois(cpu::Isa isa, Layout layout) {
+  const Sizes p(layout, Element::kFloat32, 1, 1, 4, 4, 64, int64_t{1} << 18, 16,
+                16);
+  const int64_t rois = p.rois.count();
+  const Sparse<float> pooled(p.pooled_numbers());
+  const Sparse<int32_t> argmax(p.pooled_numbers());
+  std::vector<float> map(p.map_numbers(), 1), boxes(4 * rois, 0);
+  std::vector<int32_t> image(rois, -1);
   image.back() = 0;
-  boxes[4 * p.rois - 2] = boxes[4 * p.rois - 1] = 3;
-  cpu::Call call{};
-  call.problem = p;
-  call.map = map.data();
-  call.pooled = pooled.data();
-  call.argmax_out = argmax.data();
-  const cpu::Plan plan = cpu::PlanPool(p, {1, 1}, boxes.data(), image.data(),
-                                       true, table.vector_bytes, 1 << 12);
-  cpu::Call gather{};
-  gather.problem = p;
-  gather.map = map.data();
-  gather.argmax = argmax.data();
-  gather.pooled = pooled.data();
-  const cpu::Plan of_gather = cpu::PlanGather(p, image.data(), 1 << 12);
-  const auto run_last = [&](const cpu::Plan& whole, const cpu::Call& with,
-                            cpu::ScratchUse use, cpu::Kernel kernel) {
-    for (cpu::Unit unit : whole.units) {
-      for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
-        if (whole.order[i] != p.rois - 1) continue;
-        if (unit.source != cpu::Source::kSharedTable) {
-          unit.roi_begin = i;
-          unit.roi_end = i + 1;
-        }
-        RunUnit(whole, with, use, unit, kernel);
-        break;
+  boxes[4 * rois - 2] = boxes[4 * rois - 1] = 3;
+  const MaxPoolCall call{p.maps,       p.rois,        p.bins,
+                         {1, 1},       map.data(),    boxes.data(),
+                         image.data(), pooled.data(), argmax.data()};
+  const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1 << 12);
+  for (cpu::MaxPoolUnit unit : plan.units) {
+    for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+      if (plan.order[i] != rois - 1) continue;
+      if (unit.source != cpu::CellSource::kSharedTable) {
+        unit.roi_begin = i;
+        unit.roi_end = i + 1;
       }
+      RunUnit(plan, plan.Planned(call), unit, PoolKernel(isa));
+      break;
     }
-  };
-  run_last(plan, call, cpu::ScratchUse::kPoolArgmax, table.pool[kElement]);
-  const int64_t begin = (p.rois - 1) * p.pooled_size();
-  for (int64_t i = begin; i < begin + p.pooled_size(); ++i) {
+  }
+  const int64_t begin = (rois - 1) * p.bins.size();
+  for (int64_t i = begin; i < begin + p.bins.size(); ++i) {
     Demand(pooled[i] == 1 && argmax[i] >= 0 && argmax[i] < p.cells(),
-           "many RoIs", table, layout);
+           "many RoIs", isa, layout);
     pooled[i] = 0;
   }
-  run_last(of_gather, gather, cpu::ScratchUse::kNone, table.gather[kElement]);
-  for (int64_t i = begin; i < begin + p.pooled_size(); ++i) {
-    Demand(pooled[i] == 1, "many gathered", table, layout);
+
+  const ArgmaxGatherCall gather{p.maps,       p.rois,       p.bins,
+                                map.data(),   image.data(), argmax.data(),
+                                pooled.data()};
+  const cpu::ArgmaxGatherPlan of_gather =
+      cpu::PlanArgmaxGather(gather, 1 << 12);
+  for (const cpu::ArgmaxGatherUnit& unit : of_gather.units) {
+    for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+      if (of_gather.rois.order[i] != rois - 1) continue;
+      RunUnit(of_gather, of_gather.Planned(gather),
+              cpu::ArgmaxGatherUnit{i, i + 1}, GatherKernel(isa));
+    }
+  }
+  for (int64_t i = begin; i < begin + p.bins.size(); ++i) {
+    Demand(pooled[i] == 1, "many gathered", isa, layout);
   }
 }
 
 }  // namespace
 
 int RunLimits() {
-  for (const cpu::KernelTable* table : cpu::SupportedTargets()) {
+  for (const cpu::Isa isa : cpu::SupportedIsas()) {
     for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
-      PoolFromLargeMap(*table, layout);
-      PoolAndScatterAmongManyMaps(*table, layout);
-      PoolManyRois(*table, layout);
+      PoolFromLargeMap(isa, layout);
+      PoolAndScatterAmongManyMaps(isa, layout);
+      PoolManyRois(isa, layout);
     }
   }
   std::printf("limits: right past 2^31 elements\n");

@@ -1,7 +1,7 @@
 """Changes csrc one place at a time and sees whether the C++ tests notice.
 
   python tests/native/mutate.py                     all of SOURCES
-  python tests/native/mutate.py geometry.h          one file
+  python tests/native/mutate.py core/caffe_bins.h   one file
   python tests/native/mutate.py --list
 
 Every comparison, every +1 and -1, every conversion that stands for floor, and the
@@ -24,11 +24,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from tests.native import run
 
-SOURCES = [
-    "geometry.h",
-    *(f"cpu/kernels/{name}.h" for name in ("planes", "orders", "vectors")),
-    *(f"cpu/kernels/{name}.h" for name in ("linear", "pool_bins", "pool_blocks")),
+# What kernels are made of, and what plans know of where cells lie.
+_OF_KERNELS = [
+    *("core/compare.h", "core/half.h", "cpu/vectors.h", "cpu/transposes.h"),
+    *(
+        str(path.relative_to(run.CSRC))
+        for path in sorted(run.CSRC.glob("ops/*/cpu_*.h"))
+        if path.name not in ("cpu_kernels.h", "cpu_plan.h", "cpu_plans.h")
+        and "JAX_ROIPOOL_ISA" in path.read_text()
+    ),
 ]
+SOURCES = ["core/boxes.h", "core/caffe_bins.h", "core/float32.h", *_OF_KERNELS]
 # Operators stand between spaces; the brackets of templates do not.
 CHANGES = [
     (r"(?<= )<(?= )", "<="),
@@ -39,15 +45,14 @@ CHANGES = [
     (r"(?<= )!=(?= )", "=="),
     (r"(?<= )\+ 1\b(?!\.|x)", "+ 0"),
     (r"(?<= )- 1\b(?!\.|x)", "- 0"),
-    # geometry.h: floor, and what makes ceil of it.
+    # caffe_bins.h: floor, and what makes ceil of it.
     (r"static_cast<int32_t>\((low|high)\)", r"static_cast<int32_t>(\1 + 0.5f)"),
     (r"static_cast<int32_t>\(scaled\)", "static_cast<int32_t>(scaled + 0.5f)"),
     (r"end \+= static_cast<int32_t>.*;", ";"),
 ]
 # One instruction set, whose vectors leave no room in what is planned for them.
 FLAGS = ["-std=c++17", "-O0", "-ffp-contract=off", "-Wno-psabi", "-w"]
-TARGET = ["-DJAX_ROIPOOL_TARGET=baseline", *run.TARGETS.get("avx512", [])]
-OF_CSRC = ["cpu/kernels.cc", "cpu/plan.cc", "problem.cc", "cpu/blocks.cc"]
+ISA = ["-DJAX_ROIPOOL_ISA=baseline", *run.ISAS.get("avx512", [])]
 SECONDS = 40
 
 
@@ -97,27 +102,28 @@ class Laboratory:
         shutil.copytree(run.CSRC, self.csrc)
         self.cases = folder / "cases.bin"
         subprocess.run([sys.executable, run.HERE / "cases.py", self.cases], check=True)
-        common = ["call.cc", "fuzz.cc", "ops_cpu.cc", "fuzz_main.cc"]
-        self.tests = [self._object(run.HERE / name) for name in common]
-        self.tests += [self._object(self.csrc / "cpu/dispatch.cc")]
-        self.whole = [self._object(self.csrc / name) for name in OF_CSRC]
-        for source in (*self.tests, *self.whole):
+        kernels = sorted(self.csrc.glob("ops/*/cpu_kernels.cc"))
+        others = run.sources("fuzz", self.csrc)
+        self.tests = [self._object(p) for p in others if run.HERE in p.parents]
+        self.kernels = [self._object(path) for path in kernels]
+        self.plans = [self._object(p) for p in others if self.csrc in p.parents]
+        for source in (*self.tests, *self.kernels, *self.plans):
             self._compile(*source)
 
     def _object(self, source: pathlib.Path):
-        return source, self.folder / f"{source.name}.o"
+        return source, self.folder / f"{'-'.join(source.parts[-3:])}.o"
 
     def _compile(self, source: pathlib.Path, target: pathlib.Path) -> bool:
-        include = [f"-I{self.csrc}", f"-I{run.HERE}"]
-        command = [*run.compiler("plain"), *FLAGS, *TARGET, *include]
-        if source.parent == run.HERE:
+        include = [f"-I{path}" for path in (self.csrc, run.HERE, run.HERE / "on_cpu")]
+        command = [*run.compiler("plain"), *FLAGS, *ISA, *include]
+        if run.HERE in source.parents:
             command.append("-O2")
         command += ["-c", source, "-o", target]
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def _notices(self) -> str:
         program = self.folder / "fuzz"
-        objects = [target for _, target in (*self.tests, *self.whole)]
+        objects = [target for _, target in (*self.tests, *self.kernels, *self.plans)]
         link = [*run.compiler("plain"), *objects, "-o", program]
         subprocess.run(link, check=True)
         command = [program, "--executions", str(self.executions), run.CORPUS]
@@ -137,9 +143,9 @@ class Laboratory:
     def examine(self, mutant: Mutant) -> str:
         """What notices it; empty where nothing does."""
         write(mutant, self.csrc)
-        kernels = mutant.file.startswith("cpu/kernels")
-        # Of geometry.h kernels take the names of structures, and no more.
-        sources = self.whole[:1] if kernels else self.whole[1:]
+        # Kernels know no boxes.
+        kernels = mutant.file in _OF_KERNELS
+        sources = self.kernels if kernels else self.plans
         try:
             if not all(self._compile(*source) for source in sources):
                 return "it does not compile"

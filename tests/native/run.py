@@ -5,6 +5,7 @@
   python tests/native/run.py plain     the driver and some fuzzing, compiled as shipped
   python tests/native/run.py fuzz      clang's guided fuzzer, until it is stopped
   python tests/native/run.py coverage  lines of csrc that corpus and driver reach
+  python tests/native/run.py keep FILE...   adds what failed to corpus.txt
   python tests/native/run.py ... --cuda           the fuzzing of CUDA's kernels as C++
   python tests/native/run.py ... --executions N   how long to fuzz
   python tests/native/run.py ... --seed S         other inputs
@@ -30,13 +31,13 @@ HERE = ROOT / "tests" / "native"
 ON_HOST = ROOT / "tests" / "cuda_on_host"
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "native"
-CORPUS = HERE / "corpus"
+CORPUS = HERE / "corpus.txt"
 
 # As CMakeLists.txt has them.
-TARGETS = {"baseline": []}
+ISAS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    TARGETS["avx2"] = ["-mavx2"]
-    TARGETS["avx512"] = [
+    ISAS["avx2"] = ["-mavx2"]
+    ISAS["avx512"] = [
         *("-mavx2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
     ]
 
@@ -59,18 +60,31 @@ ENVIRONMENT = {
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
 PARTS = {
-    "plain": ["cases", "threads", "lies", "limits", "memory"],
-    "asan": ["cases", "threads", "lies", "limits"],
+    "plain": ["cases", "threads", "malformed", "limits", "memory"],
+    "asan": ["cases", "threads", "malformed", "limits"],
     # Its shadow memory leaves no room for arrays past 2^31 elements.
     "tsan": ["cases", "threads"],
-    "coverage": ["cases", "threads", "lies", "limits", "memory"],
+    "coverage": ["cases", "threads", "malformed", "limits", "memory"],
 }
 EXECUTIONS = {"plain": 100_000, "asan": 7_000, "coverage": 10_000}
 EXECUTIONS_CUDA = {"plain": 4_000, "asan": 400, "coverage": 400}
 
-CORE = ["problem.cc"]
-CPU = ["cpu/plan.cc", "cpu/blocks.cc", "cpu/dispatch.cc"]
-KERNELS_CUDA = ["cuda/pool.cu", "cuda/gather.cu", "cuda/scatter.cu"]
+# What makes a program, beside kernels: of csrc and of tests, those of every op.
+# All but the driver do without XLA, and so without handlers.
+_CPU = ["core/*.cc", "cpu/dispatch.cc", "cpu/work.cc", "ops/*/cpu_*.cc"]
+_CALLS = ["call.cc", "arrays.cc", "op.cc", "*/op.cc"]
+_FUZZ = [*_CALLS, "run_ops.cc", "fuzz.cc"]
+PROGRAMS = {
+    "driver": (
+        _CPU,
+        [*_CALLS, "frames.cc", "driver.cc", "malformed.cc", "limits.cc"],
+    ),
+    "fuzz": (_CPU, [*_FUZZ, "on_cpu/*.cc", "*/on_cpu.cc"]),
+    "fuzz_cuda": (
+        ["core/*.cc", "ops/*/cuda_*.cu"],
+        [*_FUZZ, "on_cuda/*.cc", "*/on_cuda.cc"],
+    ),
+}
 
 
 class Failure(Exception):
@@ -114,6 +128,21 @@ def _run_all(commands: list[list[str]]) -> None:
         raise Failure("it does not compile")
 
 
+def sources(program: str, csrc: pathlib.Path, mode: str = "") -> list[pathlib.Path]:
+    """What makes a program, but for the kernels of instruction sets."""
+    of_csrc, of_tests = PROGRAMS[program]
+    patterns = [(csrc, name) for name in of_csrc] + [(HERE, name) for name in of_tests]
+    if program != "driver" and mode != "fuzz":
+        patterns.append((HERE, "fuzz_main.cc"))
+    if program == "fuzz_cuda":
+        patterns.append((ON_HOST, "fibers.cc"))
+    found = [path for root, name in patterns for path in sorted(root.glob(name))]
+    left_out = {"cpu_kernels.cc"}
+    if program != "driver":
+        left_out.add("cpu_handlers.cc")
+    return [path for path in found if path.name not in left_out]
+
+
 def build(mode: str, program: str, csrc: pathlib.Path = CSRC) -> pathlib.Path:
     """The program "driver", "fuzz" or "fuzz_cuda", made unless it is there."""
     base = [*compiler(mode), "-std=c++17", "-g1", "-ffp-contract=off"]
@@ -124,38 +153,31 @@ def build(mode: str, program: str, csrc: pathlib.Path = CSRC) -> pathlib.Path:
         return made
     folder.mkdir(parents=True, exist_ok=True)
     cuda = program == "fuzz_cuda"
-    include = [f"-I{path}" for path in ([ON_HOST] if cuda else []) + [csrc, HERE]]
-    if len(TARGETS) > 1:
+    backend = HERE / ("on_cuda" if cuda else "on_cpu")
+    folders = [*([ON_HOST] if cuda else []), csrc, HERE, backend]
+    include = [f"-I{path}" for path in folders]
+    # TSan looks at what threads share, of which kernels know nothing.
+    isas = {"baseline": []} if mode == "tsan" else ISAS
+    if len(isas) > 1:
         include.append("-DJAX_ROIPOOL_X86")
     if program == "driver":
         include += ["-isystem", str(ffi_include())]
-        sources = [csrc / name for name in [*CORE, *CPU, "cpu/handlers.cc"]]
-        sources += [HERE / name for name in ("call.cc", "driver.cc", "limits.cc")]
-    else:
-        sources = [csrc / n for n in CORE + (KERNELS_CUDA if cuda else CPU)]
-        names = ["call.cc", "fuzz.cc", "ops_cuda.cc" if cuda else "ops_cpu.cc"]
-        sources += [HERE / name for name in names]
-        sources += [] if mode == "fuzz" else [HERE / "fuzz_main.cc"]
-        sources += [ON_HOST / "fibers.cc"] if cuda else []
     objects, commands = [], []
-    if not cuda:
-        for name, flags in TARGETS.items():
-            # TSan looks at what threads share, of which kernels know nothing.
-            if mode == "tsan" and name != "baseline":
-                continue
-            objects.append(folder / f"kernels_{name}.o")
-            if not objects[-1].exists():
-                source = ["-c", csrc / "cpu/kernels.cc", "-o", objects[-1]]
-                target = f"-DJAX_ROIPOOL_TARGET={name}"
-                commands.append([*base, f"-I{csrc}", target, *flags, *source])
-    if mode == "tsan" and "-DJAX_ROIPOOL_X86" in include:
-        include.remove("-DJAX_ROIPOOL_X86")
-    for source in sources:
-        # CUDA's have headers of the host before those of csrc.
-        objects.append(folder / f"{'cuda-' if cuda else ''}{source.name}.o")
+
+    def add(source, name, *options):
+        objects.append(folder / f"{name}.o")
         if not objects[-1].exists():
-            command = [*base, *include, "-x", "c++", "-c", source, "-o", objects[-1]]
-            commands.append(command)
+            commands.append([*base, *options, "-c", source, "-o", objects[-1]])
+
+    if not cuda:
+        for isa, flags in isas.items():
+            for source in sorted(csrc.glob("ops/*/cpu_kernels.cc")):
+                options = [f"-I{csrc}", f"-DJAX_ROIPOOL_ISA={isa}", *flags]
+                add(source, f"{source.parent.name}-kernels-{isa}", *options)
+    for source in sources(program, csrc, mode):
+        # CUDA's have headers of the host before those of csrc.
+        place = "-".join(source.parts[-3:])
+        add(source, f"{'cuda-' if cuda else ''}{place}", *include, "-x", "c++")
     _run_all([[str(word) for word in command] for command in commands])
     link = [*base, *objects, "-o", made, "-pthread"]
     if mode == "fuzz":
@@ -197,15 +219,30 @@ def run_fuzz(mode: str, program: str, executions: int, seed: int) -> None:
     _timed(program, _call, [*command, CORPUS])
 
 
+def corpus() -> list[bytes]:
+    lines = CORPUS.read_text().splitlines()
+    return [bytes.fromhex(line) for line in lines if not line.startswith("#")]
+
+
+def keep(inputs: list[pathlib.Path]) -> None:
+    """Adds inputs to the corpus, those that it does not have."""
+    known = set(corpus())
+    for path in inputs:
+        data = path.read_bytes()
+        if data and data not in known:
+            with CORPUS.open("a") as file:
+                file.write(data.hex() + "\n")
+
+
 def run_clang(program: str, seed: int) -> None:
     """Until it finds something or is stopped; what it learns is kept in build."""
     made = _timed(f"build fuzz {program}", build, "fuzz", program)
     learnt = BUILD / f"learnt-{program}"
     learnt.mkdir(exist_ok=True)
+    for number, data in enumerate(corpus()):
+        (learnt / f"corpus-{number}").write_bytes(data)
     options = ["-max_len=1024", "-len_control=0", f"-seed={seed}"]
-    _call(
-        [made, *options, *shlex.split(os.environ.get("FUZZ_ARGS", "")), learnt, CORPUS]
-    )
+    _call([made, *options, *shlex.split(os.environ.get("FUZZ_ARGS", "")), learnt])
 
 
 def report_coverage(folder: pathlib.Path) -> float:
@@ -254,7 +291,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("mode", choices=FLAGS)
+    add("mode", choices=[*FLAGS, "keep"])
+    add("inputs", nargs="*", type=pathlib.Path, help="files to keep")
     add("--cuda", action="store_true", help="fuzz CUDA's kernels as C++, nothing else")
     add("--executions", type=int, help="ops that reach a kernel while fuzzing")
     add("--seed", type=int, default=1, help="of the generated inputs")
@@ -264,6 +302,9 @@ def main() -> int:
     usual = EXECUTIONS_CUDA if args.cuda else EXECUTIONS
     executions = usual.get(mode, 0) if args.executions is None else args.executions
     try:
+        if mode == "keep":
+            keep(args.inputs)
+            return 0
         if mode == "fuzz":
             run_clang(program, args.seed)
             return 0

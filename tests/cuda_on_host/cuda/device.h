@@ -10,8 +10,8 @@
 #include <cstring>
 #include <string>
 
+#include "core/subnormals.h"
 #include "fibers.h"
-#include "subnormals.h"
 
 #define __global__
 #define __device__

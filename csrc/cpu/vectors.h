@@ -1,0 +1,69 @@
+// Vectors of the instruction set that this file is compiled for: included by
+// the kernels of ops alone, which CMakeLists.txt compiles once per instruction
+// set, each time with its flags and its name as JAX_ROIPOOL_ISA.
+//
+// Everything has internal linkage, here and in all that those include, and no
+// standard container is used: a weak symbol could be the copy that the linker
+// keeps for the whole library, in instructions that the CPU at hand may not
+// have. tests/test_build.py holds us to that.
+
+#ifndef JAX_ROIPOOL_CSRC_CPU_VECTORS_H_
+#define JAX_ROIPOOL_CSRC_CPU_VECTORS_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/squares.h"
+
+namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
+namespace {
+
+#if defined(__AVX512BW__)
+constexpr int kVectorBytes = 64;
+// 32 registers: eight pairs of (value, index) and room for the loads.
+constexpr int kMaxVectors = 8;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kMaxVectors = 4;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kMaxVectors = 4;
+#endif
+static_assert(kVectorBytes <= kMaxVectorBytes);
+
+template <typename T, int kLanes>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(sizeof(T) * kLanes)));
+};
+template <typename T, int kLanes>
+using Vector = typename VectorOf<T, kLanes>::Type;
+
+template <typename V, typename T>
+inline V Load(const T* source) {
+  V vector;
+  std::memcpy(&vector, source, sizeof(vector));
+  return vector;
+}
+
+template <typename V, typename T>
+inline void Store(V vector, T* target) {
+  std::memcpy(target, &vector, sizeof(vector));
+}
+
+// The first `count` lanes; of a load, the others are zero.
+template <typename V, typename T>
+inline V LoadFirst(const T* source, int64_t count) {
+  V vector{};
+  std::memcpy(&vector, source, count * sizeof(T));
+  return vector;
+}
+
+template <typename V, typename T>
+inline void StoreFirst(V vector, int64_t count, T* target) {
+  std::memcpy(target, &vector, count * sizeof(T));
+}
+
+}  // namespace
+}  // namespace jax_roipool::cpu::JAX_ROIPOOL_ISA
+
+#endif  // JAX_ROIPOOL_CSRC_CPU_VECTORS_H_

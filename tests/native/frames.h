@@ -1,0 +1,36 @@
+// Calls of ops as XLA makes them: frames of the CPU's handlers.
+
+#ifndef JAX_ROIPOOL_TESTS_NATIVE_FRAMES_H_
+#define JAX_ROIPOOL_TESTS_NATIVE_FRAMES_H_
+
+#include <string>
+
+#include "arrays.h"
+#include "call.h"
+#include "op.h"
+#include "xla.h"
+
+namespace jax_roipool::native {
+
+[[noreturn]] void Fail(const std::string& what);
+
+XLA_FFI_Handler* HandlerOf(const Op& op);
+
+// Places the arrays that the op has.
+Frame FrameOf(const Call& call, const Op& op, Arrays* arrays);
+
+// Calls the handler of `op` and compares. `threads` may be null.
+void RunOp(const Call& call, const Op& op, ThreadPool* threads, Arrays* arrays);
+
+// A call of a few numbers, in two groups.
+Call SmallCall(Layout layout = Layout::kNHWC);
+
+// --- Parts of the driver
+
+int RunMalformed();  // frames that no right program makes
+int RunMemory();     // calls for which there is no memory
+int RunLimits();     // arrays past 2^31 elements
+
+}  // namespace jax_roipool::native
+
+#endif  // JAX_ROIPOOL_TESTS_NATIVE_FRAMES_H_

@@ -1,0 +1,240 @@
+// Calls that no right program makes, and calls for which there is no memory:
+// the handlers must refuse them, in words.
+
+#include <sys/resource.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "call.h"
+#include "cpu/dispatch.h"
+#include "frames.h"
+#include "op.h"
+#include "xla.h"
+
+namespace jax_roipool::native {
+namespace {
+
+int64_t refusals = 0;
+
+// The handler must refuse `frame`, in words.
+void DemandRefusal(
+    const Op& op, const Frame& frame, const std::string& what,
+    XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT) {
+  ++refusals;
+  ThreadPool threads(0);
+  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
+  const bool worded = code == XLA_FFI_Error_Code_INVALID_ARGUMENT ||
+                      answer.message.find("no memory for") != std::string::npos;
+  if (answer.code != code || answer.message.empty() || !worded) {
+    Fail(std::string(op.name) + ", " + what + ": answered " +
+         std::to_string(answer.code) + ", " + answer.message);
+  }
+}
+
+void MalformBuffers(const Op& op, const Frame& right) {
+  const bool nhwc = std::get<std::string>(right.attributes[0].value) == "NHWC";
+  constexpr int64_t kSizes[] = {-1, std::numeric_limits<int64_t>::min(),
+                                std::numeric_limits<int64_t>::max(),
+                                int64_t{1} << 31, int64_t{1} << 62};
+  constexpr XLA_FFI_DataType kTypes[] = {
+      XLA_FFI_DataType_INVALID, XLA_FFI_DataType_PRED, XLA_FFI_DataType_S64,
+      XLA_FFI_DataType_U32,     XLA_FFI_DataType_C64,  XLA_FFI_DataType_F8E5M2,
+      XLA_FFI_DataType_F64,     XLA_FFI_DataType_F16,  XLA_FFI_DataType_TOKEN};
+  for (const bool result : {false, true}) {
+    const auto buffers = [result](Frame* frame) {
+      return result ? &frame->results : &frame->operands;
+    };
+    Frame frame = right;
+    const size_t count = buffers(&frame)->size();
+    buffers(&frame)->push_back(buffers(&frame)->back());
+    DemandRefusal(op, frame, "one buffer too many");
+    frame = right;
+    buffers(&frame)->pop_back();
+    DemandRefusal(op, frame, "one buffer too few");
+    for (size_t i = 0; i < count; ++i) {
+      const std::string name =
+          (result ? "result " : "operand ") + std::to_string(i);
+      for (const XLA_FFI_DataType type : kTypes) {
+        frame = right;
+        (*buffers(&frame))[i].type = type;
+        DemandRefusal(op, frame, name + " of type " + std::to_string(type));
+      }
+      // How many images a map has and how large they are is known from it
+      // alone; how many bins there are, to some, from their result alone.
+      const Array array = (result ? op.results : op.operands)[i];
+      const bool map = HasMapShape(array);
+      const size_t rank = (*buffers(&frame))[i].dims.size();
+      for (size_t wrong = 0; wrong < rank + 3; ++wrong) {
+        if (wrong == rank || (map && wrong == 4)) continue;  // no groups
+        frame = right;
+        (*buffers(&frame))[i].dims.resize(wrong, 1);
+        DemandRefusal(op, frame, name + " of rank " + std::to_string(wrong));
+      }
+      for (size_t dim = 0; dim < rank; ++dim) {
+        for (const int64_t size : kSizes) {
+          frame = right;
+          (*buffers(&frame))[i].dims[dim] = size;
+          DemandRefusal(op, frame,
+                        name + ", dimension " + std::to_string(dim) + " is " +
+                            std::to_string(size));
+        }
+        const bool channels = dim == (nhwc ? rank - 1 : 2);
+        if ((map && dim > 0 && !channels) ||
+            (op.AloneWithBins(array) && dim > 1 && !channels)) {
+          continue;
+        }
+        frame = right;
+        ++(*buffers(&frame))[i].dims[dim];
+        DemandRefusal(
+            op, frame,
+            name + ", dimension " + std::to_string(dim) + " is one more");
+      }
+    }
+  }
+  // All agree, on what is no type or no size.
+  Frame frame = right;
+  for (Buffer* buffer : {&frame.operands[0], &frame.results[0]}) {
+    buffer->type = XLA_FFI_DataType_S32;
+  }
+  DemandRefusal(op, frame, "integers");
+  for (const int64_t size : kSizes) {
+    frame = right;  // groups
+    for (auto* buffers : {&frame.operands, &frame.results}) {
+      for (Buffer& buffer : *buffers) buffer.dims[0] = size;
+    }
+    if (size != int64_t{1} << 31) DemandRefusal(op, frame, "many groups");
+  }
+  Frame bins = right;
+  for (const int64_t size : {int64_t{0}, (int64_t{1} << 24) + 1}) {
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      if (HasPooledShape(op.operands[i])) {
+        bins.operands[i].dims[nhwc ? 2 : 3] = size;
+      }
+    }
+    for (size_t i = 0; i < op.results.size(); ++i) {
+      if (HasPooledShape(op.results[i])) {
+        bins.results[i].dims[nhwc ? 2 : 3] = size;
+      }
+    }
+    DemandRefusal(op, bins, std::to_string(size) + " rows of bins");
+  }
+}
+
+void MalformAttributes(const Op& op, const Frame& right) {
+  const size_t count = right.attributes.size();
+  Frame frame = right;
+  frame.attributes.push_back({"zzz", int64_t{1}});
+  DemandRefusal(op, frame, "one attribute too many");
+  const decltype(Attribute::value) values[] = {
+      1.0,
+      int64_t{1},
+      std::string("nhwc"),
+      std::string(),
+      std::string(1 << 20, 'N'),
+      0.0f,
+      -1.0f,
+      std::numeric_limits<float>::quiet_NaN(),
+      std::numeric_limits<float>::infinity()};
+  for (size_t i = 0; i < count; ++i) {
+    const std::string name = right.attributes[i].name;
+    frame = right;
+    frame.attributes.erase(frame.attributes.begin() + static_cast<long>(i));
+    DemandRefusal(op, frame, "no " + name);
+    frame = right;
+    frame.attributes[i].name += "s";
+    DemandRefusal(op, frame, name + "s");
+    for (const auto& value : values) {
+      frame = right;
+      frame.attributes[i].value = value;
+      DemandRefusal(op, frame, name + " of another type or value");
+    }
+  }
+}
+
+// Maps without cells take no memory; neither may what is planned for them.
+void DemandNothingForEmptyMaps(const Op& op) {
+  if (op.operands[0] != Array::kMap || op.results[0] != Array::kPooled) return;
+  const Call call = SmallCall();
+  Arrays arrays;
+  Frame frame = FrameOf(call, op, &arrays);
+  frame.operands[0].dims = {2, (int64_t{1} << 31) - 1, 0, 5, 3};
+  ThreadPool threads(0);
+  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
+  const std::vector<double> zeros(call.sizes.pooled_numbers(), 0);
+  if (answer.code != XLA_FFI_Error_Code_OK ||
+      !Same("no cells", Element::kFloat32, arrays.data(Array::kPooled),
+            zeros)) {
+    Fail("maps without cells: " + answer.message);
+  }
+}
+
+// So many RoIs that no plan of them fits into any memory.
+void DemandTooManyRois(const Op& op) {
+  const Call call = SmallCall();
+  Arrays arrays;
+  Frame frame = FrameOf(call, op, &arrays);
+  for (size_t i = 0; i < op.operands.size(); ++i) {
+    if (!HasMapShape(op.operands[i])) {
+      frame.operands[i].dims[1] = int64_t{1} << 56;
+    }
+  }
+  for (size_t i = 0; i < op.results.size(); ++i) {
+    if (!HasMapShape(op.results[i])) {
+      frame.results[i].dims[1] = int64_t{1} << 56;
+    }
+  }
+  DemandRefusal(op, frame, "2^57 RoIs", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+}
+
+// So many bins that no scratch memory holds a vector for each. No result is
+// written to: there is none.
+void DemandTooManyBins(const Op& op) {
+  if (!op.scratch_for_a_roi) return;
+  const Call call = SmallCall(Layout::kNCHW);
+  Arrays arrays;
+  Frame frame = FrameOf(call, op, &arrays);
+  for (Buffer& result : frame.results) {
+    result.dims = {2, 6, 3, 1 << 20, 1 << 20};
+  }
+  DemandRefusal(op, frame, "2^40 bins", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+}
+
+}  // namespace
+
+int RunMalformed() {
+  for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
+    const Call call = SmallCall(layout);
+    Arrays arrays;
+    for (const Op& op : Ops()) {
+      RunOp(call, op, nullptr, &arrays);
+      const Frame right = FrameOf(call, op, &arrays);
+      MalformBuffers(op, right);
+      MalformAttributes(op, right);
+    }
+  }
+  if (cpu::SetIsa("sse5") || cpu::SetIsa("")) Fail("no such instruction set");
+  std::printf("malformed: %lld, all refused\n",
+              static_cast<long long>(refusals));
+  return 0;
+}
+
+int RunMemory() {
+  // The address space, as far as a small machine would have memory.
+  rlimit limit{};
+  limit.rlim_cur = limit.rlim_max = rlim_t{8} << 30;
+  if (setrlimit(RLIMIT_AS, &limit) != 0) Fail("setrlimit");
+  for (const Op& op : Ops()) {
+    DemandNothingForEmptyMaps(op);
+    DemandTooManyRois(op);
+    DemandTooManyBins(op);
+  }
+  std::printf("memory: refused\n");
+  return 0;
+}
+
+}  // namespace jax_roipool::native
