@@ -194,7 +194,7 @@ def torch_profiler() -> Any:
 def plain_jax(
     load: Workload, dtype: str, layout: str, modes: Sequence[str], seconds: float
 ) -> Iterator[Any]:
-    """The numbers of our own portable lowering, which every platform can take.
+    """The numbers of our own plain JAX, which every platform can take.
 
     One set of inputs: its temporaries are larger than L2.
     """
@@ -202,9 +202,9 @@ def plain_jax(
     import ours
     from gpu_time import measure
 
-    from jax_roipool import lowering
+    from jax_roipool import backends
 
-    lowering.set_cuda_target("portable")
+    backends.CUDA.use(backends.PLAIN)
     inputs = gpu_ours.Sets(load, dtype).first(1)
     for mode in modes:
         made = ours.program(inputs, layout, mode)

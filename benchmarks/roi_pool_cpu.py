@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
-    add("--workload", default=",".join(WORKLOADS), help='or "none"; default: all')
+    add("--workload", action="append", help='repeatable; or "none"; default: all')
     add("--layout", default="NHWC,NCHW", help="ours; default: %(default)s")
     add("--dtype", default="float32", help="features; default: %(default)s")
     add("--threads", type=int, default=cores, help="default: all cores")
@@ -58,7 +58,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not 1 <= args.threads <= cores:
         parser.error(f"--threads must be 1 to {cores} here")
-    args.workload = [] if args.workload == "none" else args.workload.split(",")
+    named = ",".join(args.workload or WORKLOADS).split(",")
+    args.workload = [name for name in named if name != "none"]
     if unknown := set(args.workload) - set(WORKLOADS):
         parser.error(
             f"no such workload: {', '.join(sorted(unknown))}; there are "
@@ -77,14 +78,14 @@ def main() -> None:
 
     import machine
 
-    from jax_roipool import lowering
+    from jax_roipool import backends
 
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "processor": machine.processor(),
         "threads": args.threads,
         "dtype": args.dtype,
-        "cpu_target": lowering.cpu_target(),
+        "cpu_target": backends.CPU.choice,
         "allocator": machine.allocator(),
         "transparent_hugepage": machine.huge_pages(),
         **machine.versions(),

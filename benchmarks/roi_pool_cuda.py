@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import machine
 
-    from jax_roipool import lowering
+    from jax_roipool import backends
 
     try:
         device = jax.devices("cuda")[0]
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "l2_bytes": gpu_time.l2_bytes(),
         "bandwidth_bytes_per_s": gpu_ours.bandwidth(),
         "dtype": args.dtype,
-        "kernels": lowering.cuda_build() or lowering.cuda_problem(),
+        "kernels": backends.CUDA.describe()[0],
         **machine.versions(),
         "command": " ".join(["python", *sys.argv]),
     }
@@ -183,10 +183,10 @@ def measure_ours(
     from gpu_time import measure
     from inputs import WrongAnswer
 
-    from jax_roipool import lowering
+    from jax_roipool import backends
 
-    if lowering.cuda_target() != lowering.KERNELS:
-        why = lowering.cuda_problem() or "JAX_ROIPOOL_CUDA_TARGET says so"
+    if backends.CUDA.choice == backends.PLAIN:
+        why = backends.CUDA.problem or "JAX_ROIPOOL_CUDA_TARGET says so"
         notes.append(f"ours: not measured ({why})")
         return []
     found, sets = [], gpu_ours.Sets(load, dtype)

@@ -57,6 +57,16 @@ def check_int(name: str, value: Any, least: int, most: int | None = None) -> int
     return int(value)
 
 
+def refuse_mask(name: str, value: Any) -> None:
+    """Raises TypeError for a masked array: nothing here would look at its mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be an array without a mask, got a masked array of dtype "
+            f"{value.dtype}; fill it, with numpy.ma.MaskedArray.filled, or drop what "
+            "is masked"
+        )
+
+
 def check_forward_mode(forward_mode: Any) -> bool:
     """`forward_mode`, if it is static and a bool."""
     if isinstance(forward_mode, bool | np.bool_):
@@ -153,6 +163,7 @@ def _as_array(name: str, value: Any) -> jax.Array:
                 "[N, R, 4] and tell the padding by `valid`"
             )
         raise TypeError(f"{name} must be an array, got a {type(value).__name__}")
+    refuse_mask(name, value)
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise TypeError(f"{name} must be an array, got {value!r}")
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":

@@ -1,19 +1,25 @@
-"""RoI pooling as a Flax Linen module. Needs flax."""
+"""The ops as Flax Linen modules, which have no parameters. Needs flax."""
 
-from typing import Any
-
-from flax import linen as nn
 from jax import Array
 
-from jax_roipool import ops
-from jax_roipool.arguments import Layout
+from jax_roipool import modules
+from jax_roipool.arguments import ArrayLike, Layout
+from jax_roipool.ops.roi_pool import roi_pool
+
+with modules.needs_flax(__name__):
+    from flax import linen as nn
+
+__all__ = ["RoIPool"]
 
 
-class RoIPool(nn.Module):
+class _Module(nn.Module):
+    def __post_init__(self) -> None:
+        modules.make_hashable(self)
+        super().__post_init__()
+
+
+class RoIPool(_Module):
     """`jax_roipool.roi_pool` with its static arguments as fields.
-
-    The module of Fast R-CNN code, `RoIPool(pooled_height, pooled_width,
-    spatial_scale)(features, rois)`; it has no parameters.
 
     Attributes:
       output_size: Bins per RoI, `(PH, PW)` or one number for both.
@@ -37,8 +43,10 @@ class RoIPool(nn.Module):
     layout: Layout = "NHWC"
     forward_mode: bool = False
 
-    def __call__(self, features: Any, rois: Any, *, valid: Any = None) -> Array:
-        """Pools; see `jax_roipool.roi_pool` for shapes and units.
+    def __call__(
+        self, features: ArrayLike, rois: ArrayLike, *, valid: ArrayLike | None = None
+    ) -> Array:
+        """Pools; takes the arrays of `jax_roipool.roi_pool`.
 
         Args:
           features: `[N, H, W, C]` or `[H, W, C]`.
@@ -48,12 +56,5 @@ class RoIPool(nn.Module):
         Returns:
           The pooled features.
         """
-        return ops.roi_pool(
-            features,
-            rois,
-            self.output_size,
-            self.spatial_scale,
-            valid=valid,
-            layout=self.layout,
-            forward_mode=self.forward_mode,
-        )
+        pooled: Array = modules.call(roi_pool, self, features, rois, valid=valid)
+        return pooled

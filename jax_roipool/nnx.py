@@ -1,19 +1,27 @@
-"""RoI pooling as a Flax NNX module. Needs flax."""
+"""The ops as Flax NNX modules, which have no parameters. Needs flax."""
 
-from typing import Any
+import dataclasses
 
-from flax import nnx
 from jax import Array
 
-from jax_roipool import ops
-from jax_roipool.arguments import Layout
+from jax_roipool import modules
+from jax_roipool.arguments import ArrayLike, Layout
+from jax_roipool.ops.roi_pool import roi_pool
+
+with modules.needs_flax(__name__):
+    from flax import nnx
+
+__all__ = ["RoIPool"]
 
 
-class RoIPool(nnx.Module):
+class _Module(nnx.Module):
+    def __post_init__(self) -> None:
+        modules.make_hashable(self)
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class RoIPool(_Module):
     """`jax_roipool.roi_pool` with its static arguments as attributes.
-
-    The module of Fast R-CNN code, `RoIPool(pooled_height, pooled_width,
-    spatial_scale)(features, rois)`; it has no parameters.
 
     Attributes:
       output_size: Bins per RoI, `(PH, PW)` or one number for both.
@@ -32,20 +40,15 @@ class RoIPool(nnx.Module):
       (1, 7, 7, 8)
     """
 
-    def __init__(
-        self,
-        output_size: int | tuple[int, int],
-        spatial_scale: float | tuple[float, float] = 1.0,
-        layout: Layout = "NHWC",
-        forward_mode: bool = False,
-    ) -> None:
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
-        self.layout: Layout = layout
-        self.forward_mode = forward_mode
+    output_size: int | tuple[int, int]
+    spatial_scale: float | tuple[float, float] = 1.0
+    layout: Layout = "NHWC"
+    forward_mode: bool = False
 
-    def __call__(self, features: Any, rois: Any, *, valid: Any = None) -> Array:
-        """Pools; see `jax_roipool.roi_pool` for shapes and units.
+    def __call__(
+        self, features: ArrayLike, rois: ArrayLike, *, valid: ArrayLike | None = None
+    ) -> Array:
+        """Pools; takes the arrays of `jax_roipool.roi_pool`.
 
         Args:
           features: `[N, H, W, C]` or `[H, W, C]`.
@@ -55,12 +58,5 @@ class RoIPool(nnx.Module):
         Returns:
           The pooled features.
         """
-        return ops.roi_pool(
-            features,
-            rois,
-            self.output_size,
-            self.spatial_scale,
-            valid=valid,
-            layout=self.layout,
-            forward_mode=self.forward_mode,
-        )
+        pooled: Array = modules.call(roi_pool, self, features, rois, valid=valid)
+        return pooled

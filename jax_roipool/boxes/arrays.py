@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_roipool.arguments import refuse_mask
+
 ONE, ZERO = np.float32(1), np.float32(0)
 
 
@@ -38,6 +40,7 @@ def as_real(name: str, value: Any) -> Any:
     """
     if type(value) is np.ndarray and value.dtype == np.float32:
         return value  # what follows takes longer than some boxes' arithmetic
+    refuse_mask(name, value)
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     if not is_real(array.dtype):
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")

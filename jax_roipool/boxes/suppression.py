@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_roipool.arguments import check_int
+from jax_roipool.arguments import check_int, refuse_mask
 from jax_roipool.boxes.arrays import as_boxes, as_real, check_inclusive, namespace
 from jax_roipool.boxes.overlaps import pair_overlaps
 from jax_roipool.partitioning import match_varying_axes
@@ -192,6 +192,7 @@ def _check_candidates(boxes: Any, scores: Any, classes: Any, valid: Any) -> Any:
     arrays = [boxes, scores]
     for name, value, kinds in (("classes", classes, "iu"), ("valid", valid, "b")):
         if value is not None and not isinstance(value, jax.Array):
+            refuse_mask(name, value)
             value = np.asarray(value)
         if value is not None and value.dtype.kind not in kinds:
             wanted = "bool" if kinds == "b" else "ints"

@@ -8,16 +8,7 @@ from typing import Any
 
 import numpy as np
 
-
-def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """The value as an int, if it is one, at least `least` and at most `most`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least and most is None:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if most is not None and not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, got {value}")
-    return int(value)
+from jax_roipool.arguments import refuse_mask
 
 
 def number(name: str, value: Any) -> float:
@@ -53,6 +44,7 @@ def ordered(name: str, value: Any, what: str) -> list[Any]:
 def array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """The value as an array, if it has an order and is no nest of unequal lists."""
     _has_order(name, value, "an array")
+    refuse_mask(name, value)
     try:
         return np.asarray(value)
     except ValueError as error:

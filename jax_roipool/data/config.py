@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jax_roipool.data.checks import whole
+from jax_roipool.arguments import check_int
 from jax_roipool.data.images import ImageConfig
 from jax_roipool.data.sampling import SamplingConfig
 
@@ -54,7 +54,7 @@ class LayerConfig:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {getattr(self, name)!r}")
         if self.max_gt_boxes is not None:
-            whole("max_gt_boxes", self.max_gt_boxes, 1)
+            check_int("max_gt_boxes", self.max_gt_boxes, 1)
         if self.bad_images not in ("error", "skip"):
             raise ValueError(
                 f'bad_images must be "error" or "skip", got {self.bad_images!r}'

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_roipool.data.checks import instance, number, ordered, whole
+from jax_roipool.arguments import check_int
+from jax_roipool.data.checks import instance, number, ordered
 
 try:
     import cv2
@@ -102,7 +103,7 @@ class ImageConfig:
     def __post_init__(self) -> None:
         fix = functools.partial(object.__setattr__, self)
         fix("scales", _check_sizes("scales", self.scales))
-        fix("max_size", whole("max_size", self.max_size, 1))
+        fix("max_size", check_int("max_size", self.max_size, 1))
         if self.means is not None:
             fix("means", _check_means(self.means))
         if self.channels not in ("RGB", "BGR"):
@@ -134,7 +135,7 @@ def _check_sizes(name: str, value: Any) -> tuple[int, ...]:
     sizes = ordered(name, value, "a tuple of ints")
     if not sizes:
         raise ValueError(f"{name} must not be empty")
-    return tuple(whole(name, size, 1) for size in sizes)
+    return tuple(check_int(name, size, 1) for size in sizes)
 
 
 def _check_means(value: Any) -> tuple[float, ...]:
@@ -192,9 +193,9 @@ def scale_for(height: int, width: int, target: int, max_size: int) -> float:
       >>> scale_for(200, 500, 600, 1000)      # 3 would make 1500 of 500
       2.0
     """
-    sides = whole("height", height, 1), whole("width", width, 1)
-    target = whole("target", target, 1)
-    max_size = whole("max_size", max_size, 1)
+    sides = check_int("height", height, 1), check_int("width", width, 1)
+    target = check_int("target", target, 1)
+    max_size = check_int("max_size", max_size, 1)
     scale = target / min(sides)
     if round(scale * max(sides)) > max_size:
         scale = max_size / max(sides)
@@ -223,7 +224,7 @@ def resized_size(height: int, width: int, scale: float) -> tuple[int, int]:
       (600, 901)
     """
     scale = _check_scale(scale)
-    height, width = whole("height", height, 1), whole("width", width, 1)
+    height, width = check_int("height", height, 1), check_int("width", width, 1)
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
@@ -263,7 +264,7 @@ def default_buckets(
       >>> default_buckets((600,), 1000)
       ((608, 800), (800, 608), (608, 1024), (1024, 608))
     """
-    max_size = whole("max_size", max_size, 1)
+    max_size = check_int("max_size", max_size, 1)
     greatest = max(_check_sizes("scales", scales))
 
     def up(size: int) -> int:
@@ -301,7 +302,7 @@ def bucket_for(
       >>> bucket_for(600, 901, [(608, 800), (608, 1024), (1024, 608)])
       (608, 1024)
     """
-    height, width = whole("height", height, 1), whole("width", width, 1)
+    height, width = check_int("height", height, 1), check_int("width", width, 1)
     buckets = _check_buckets(buckets)
     fitting = [
         bucket for bucket in buckets if height <= bucket[0] and width <= bucket[1]
@@ -549,12 +550,17 @@ def to_features(data: Any, im_info: Any, config: ImageConfig) -> jax.Array:
         )
     if data.dtype == jnp.float32:
         return data
-    height, width = im_info[..., 0], im_info[..., 1]
-    rows = jnp.arange(data.shape[-3]) < height[..., None]
-    columns = jnp.arange(data.shape[-2]) < width[..., None]
-    inside = rows[..., :, None, None] & columns[..., None, :, None]
-    means = jnp.array(config.pixel_means, jnp.float32)
-    return jnp.where(inside, data.astype(jnp.float32) - means, 0.0)
+    # Ranks and dtypes are made alike: users may have JAX refuse to.
+    def along(axis: int, values: Any) -> jax.Array:
+        shape = [1] * data.ndim
+        shape[axis] = -1
+        return jnp.array(values, jnp.float32).reshape(shape)
+
+    sizes = im_info.astype(jnp.float32)[..., None, None, None, :]
+    inside = along(-3, np.arange(data.shape[-3])) < sizes[..., 0]
+    inside &= along(-2, np.arange(data.shape[-2])) < sizes[..., 1]
+    means = along(-1, config.pixel_means)
+    return jnp.where(inside, data.astype(jnp.float32) - means, jnp.float32(0))
 
 
 # --- Decoding ---------------------------------------------------------------
@@ -650,7 +656,7 @@ def decode(
       jax_roipool.data.images.ImageError: cut.png: truncated: PNG without its last
       chunk
     """
-    max_pixels = whole("max_pixels", max_pixels, 1)
+    max_pixels = check_int("max_pixels", max_pixels, 1)
     with _named(source, name):
         data = _read(source, None, max_pixels)
         kind = _format(data)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import jax
 
-from jax_roipool.data.checks import whole
+from jax_roipool.arguments import check_int
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.minibatch import (
     Minibatch,
@@ -136,17 +136,17 @@ class RoIDataLayer:
         if not isinstance(self.config, LayerConfig):
             raise TypeError(f"config must be a LayerConfig, got {config!r}")
         self.num_classes = num_classes
-        self._seed = whole("seed", seed, 0)
-        self._workers = whole("workers", workers, 0)
-        self._prefetch = whole("prefetch", prefetch, 1)
-        self._epochs = None if epochs is None else whole("epochs", epochs, 0)
+        self._seed = check_int("seed", seed, 0)
+        self._workers = check_int("workers", workers, 0)
+        self._prefetch = check_int("prefetch", prefetch, 1)
+        self._epochs = None if epochs is None else check_int("epochs", epochs, 0)
         if not isinstance(device, jax.Device | jax.sharding.Sharding | None):
             raise TypeError(
                 f"device must be a jax.Device or a Sharding, got {device!r:.80}"
             )
         self._device = device
-        self._hosts = jax.process_count() if hosts is None else whole("hosts", hosts, 1)
-        self._host = jax.process_index() if host is None else whole("host", host, 0)
+        self._hosts = jax.process_count() if hosts is None else check_int("hosts", hosts, 1)
+        self._host = jax.process_index() if host is None else check_int("host", host, 0)
         if self._host >= self._hosts:
             raise ValueError(f"host must be below hosts, {self._hosts}, got {host}")
         self._stream: Stream[_Item] | None = None
@@ -250,7 +250,7 @@ class RoIDataLayer:
         """
         if not isinstance(state, Mapping) or set(state) != set(_STATE):
             raise ValueError(f"state must have the keys {_STATE}, got {state!r}")
-        epoch, batch, seed = (whole(f"state[{k!r}]", state[k], 0) for k in _STATE[:3])
+        epoch, batch, seed = (check_int(f"state[{k!r}]", state[k], 0) for k in _STATE[:3])
         plan = self._plan if seed == self._seed else self._plan_of(self.roidb, seed)
         if state["fingerprint"] != plan.fingerprint:
             raise ValueError(

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_roipool.data.checks import instance, whole
+from jax_roipool.arguments import check_int
+from jax_roipool.data.checks import instance
 from jax_roipool.data.config import LayerConfig
 from jax_roipool.data.images import (
     ImageError,
@@ -201,7 +202,7 @@ def check_records(roidb: Roidb, num_classes: int, config: LayerConfig) -> int:
     if not len(roidb):
         raise ValueError("roidb must not be empty: no images")
     instance("config", config, LayerConfig)
-    if whole("num_classes", num_classes, 1) < roidb.num_classes:
+    if check_int("num_classes", num_classes, 1) < roidb.num_classes:
         raise ValueError(
             f"num_classes must be at least that of the roidb, {roidb.num_classes} "
             f"with the background, got {num_classes}"

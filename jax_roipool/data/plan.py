@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_roipool.data.checks import instance, whole
+from jax_roipool.arguments import check_int
+from jax_roipool.data.checks import instance
 from jax_roipool.data.images import (
     ImageConfig,
     bucket_for,
@@ -108,9 +109,9 @@ class EpochPlan:
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         self._scales = images.scales
-        self._batch_size = whole("batch_size", batch_size, 1)
-        self._hosts = whole("hosts", hosts, 1)
-        self._seed, self._shuffle = whole("seed", seed, 0), shuffle
+        self._batch_size = check_int("batch_size", batch_size, 1)
+        self._hosts = check_int("hosts", hosts, 1)
+        self._seed, self._shuffle = check_int("seed", seed, 0), shuffle
         divide = _grouped if aspect_grouping else _together
         # Per group one bucket for each scale, and the group of every record.
         self._buckets, self._group = divide(roidb, images)
@@ -127,7 +128,7 @@ class EpochPlan:
 
     def image_rng(self, epoch: int, index: int) -> np.random.Generator:
         """The chance of one image in one epoch, in whatever batch it is served."""
-        whole("epoch", epoch, 0)
+        check_int("epoch", epoch, 0)
         # index is -1 for padding, which draws nothing.
         return np.random.default_rng(
             [_IMAGE, self._seed, epoch, self._content, max(index, 0)]
@@ -135,8 +136,8 @@ class EpochPlan:
 
     def epoch(self, epoch: int, host: int = 0) -> "Epoch":
         """The steps of an epoch, as one host sees them; hosts count from 0."""
-        whole("epoch", epoch, 0)
-        whole("host", host, 0, self._hosts - 1)
+        check_int("epoch", epoch, 0)
+        check_int("host", host, 0, self._hosts - 1)
         rng = np.random.default_rng([_PLAN, self._seed, epoch, self._content])
         per_step = self._batch_size * self._hosts
         batches, groups = [], []

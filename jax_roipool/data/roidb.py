@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from jax_roipool import boxes as _boxes
 from jax_roipool.boxes.arrays import is_real
 from jax_roipool.data import checks
-from jax_roipool.data.checks import whole
+from jax_roipool.arguments import check_int
 from jax_roipool.data.progress import progress
 
 Array = np.ndarray[Any, Any]
@@ -194,8 +194,8 @@ class Record:
             image = checks.path(f"{where}image", image, "a path or bytes")
         if not isinstance(self.flipped, bool | np.bool_):
             raise TypeError(f"{where}flipped must be a bool, got {self.flipped!r}")
-        height = whole(where + "height", self.height, 1, MAX_SIDE)
-        width = whole(where + "width", self.width, 1, MAX_SIDE)
+        height = check_int(where + "height", self.height, 1, MAX_SIDE)
+        width = check_int(where + "width", self.width, 1, MAX_SIDE)
         fields: dict[str, Any] = {"image": image, "height": height, "width": width}
         fields["boxes"] = _box_array(self.boxes, height, width, where + "boxes")
         count = len(fields["boxes"])
@@ -269,7 +269,7 @@ class Record:
 
     def check_classes(self, num_classes: int) -> None:
         """Raises ValueError where there is a class of `num_classes` or above."""
-        num_classes = whole("num_classes", num_classes, 1)
+        num_classes = check_int("num_classes", num_classes, 1)
         if len(self.classes) and self.classes.max() >= num_classes:
             raise ValueError(
                 f"num_classes must be above the classes of record {self.id!r}, "
@@ -820,7 +820,7 @@ class Roidb(Sequence[Record]):
 
 def _numbers(category_ids: Any) -> tuple[int, ...]:
     values = checks.ordered("category_ids", category_ids, "a list of ints")
-    return tuple(whole("category_ids", v, -(2**63), 2**63 - 1) for v in values)
+    return tuple(check_int("category_ids", v, -(2**63), 2**63 - 1) for v in values)
 
 
 def _gather_one(

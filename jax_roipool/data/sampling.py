@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
 from jax_roipool.data import checks
-from jax_roipool.data.checks import whole
+from jax_roipool.arguments import check_int
 from jax_roipool.data.roidb import Array, Record
 
 _FOUR = ("bbox_means", "bbox_stds", "bbox_inside_weights")
@@ -73,7 +73,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_rois", "images_per_batch"):
-            whole(name, getattr(self, name), 1)
+            check_int(name, getattr(self, name), 1)
         if self.batch_rois % self.images_per_batch:
             raise ValueError(
                 f"batch_rois, {self.batch_rois}, must be a multiple of "
@@ -373,7 +373,7 @@ def bbox_targets(
     checks.instance("config", config, SamplingConfig)
     rois, targets = checks.array("rois", rois), checks.array("targets", targets)
     labels = checks.array("labels", labels)
-    num_classes = whole("num_classes", num_classes, 1)
+    num_classes = check_int("num_classes", num_classes, 1)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape [R], got {labels.shape}")
     if labels.dtype.kind not in "iu" and len(labels):
