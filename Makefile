@@ -83,7 +83,7 @@ uncovering := data on_host test_case _channels quickstart processes
 coverage: $(VENV)/built $(VENV)/coverage
 	rm -rf build/coverage
 	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) $(PYTEST_ARGS) \
-	  --one-target -k 'not soak $(uncovering:%=and not %)'
+	  --one-isa -k 'not soak $(uncovering:%=and not %)'
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage report
 

@@ -6,7 +6,7 @@ import os
 import jax
 import pytest
 
-from jax_roipool import lowering
+from jax_roipool import backends
 from tests import cuda_on_host
 
 # Fixtures by which a test says what it is for; see `in_force`.
@@ -19,7 +19,7 @@ LONG = ("test_sharding.py", "test_processes.py", "test_detector_sharding.py")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--one-target",
+        "--one-isa",
         action="store_true",
         help="of the kernels the best instruction set alone, beside plain JAX",
     )
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
         file = wanted.setdefault(item.path, {"": []})
         target = next((params[name] for name in CHOICES if name in params), "")
         file.setdefault(target, []).append(item)
-        if target in (lowering.PORTABLE, cuda_on_host.NAME):
+        if target in (backends.PLAIN, cuda_on_host.NAME):
             group = f"{item.path.name} {item.function.__name__} {target}"
             item.add_marker(pytest.mark.xdist_group(group))
         elif target:
@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.nightly)
     files = sorted(wanted, key=lambda path: path.name not in LONG)
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
-    if config.getoption("--one-target"):
-        lesser = {*IMPLEMENTATIONS} - {BEST, lowering.PORTABLE}
+    if config.getoption("--one-isa"):
+        lesser = {*IMPLEMENTATIONS} - {BEST, backends.PLAIN}
         left_out = {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
         config.hook.pytest_deselected(items=[*left_out])
         items[:] = [item for item in items if item not in left_out]
@@ -68,7 +68,7 @@ def _at_night(item, target, params):
     bins = case is not None and not case.about_numbers
     if target == cuda_on_host.NAME:
         return bins and dtype
-    if target != lowering.PORTABLE:
+    if target != backends.PLAIN:
         return False
     for mark in item.iter_markers("plain_jax_by_day"):
         if any(params[name] not in values for name, values in mark.kwargs.items()):
@@ -81,13 +81,13 @@ def _at_night(item, target, params):
 # What programs call, on the platform that JAX takes, and how to make it so.
 ON_GPU = jax.default_backend() == "gpu"
 if ON_GPU:
-    TARGETS = (lowering.KERNELS, lowering.PORTABLE)
-    if lowering.cuda_problem():
-        pytest.exit(f"no CUDA kernels to test: {lowering.cuda_problem()}", 1)
-    IMPLEMENTATIONS, _use = TARGETS, lowering.set_cuda_target
+    TARGETS = ("kernels", backends.PLAIN)
+    if backends.CUDA.problem:
+        pytest.exit(f"no CUDA kernels to test: {backends.CUDA.problem}", 1)
+    IMPLEMENTATIONS, _use = TARGETS, backends.CUDA.use
 else:
-    TARGETS = lowering.supported_cpu_targets()
-    IMPLEMENTATIONS, _use = (*TARGETS, cuda_on_host.NAME), lowering.set_cpu_target
+    TARGETS = backends.CPU.choices()
+    IMPLEMENTATIONS, _use = (*TARGETS, cuda_on_host.NAME), backends.CPU.use
     if os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):
         pytest.exit("JAX_PLATFORMS asks for a GPU, and jax finds none", 1)
 
@@ -115,31 +115,31 @@ def _switch_to(target):
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request):
-    """An instruction set of the kernels, "portable", or CUDA's as C++, in force."""
+    """An instruction set of the kernels, "plain", or CUDA's as C++, in force."""
     return request.param
 
 
-@pytest.fixture(params=[t for t in TARGETS if t != lowering.PORTABLE])
+@pytest.fixture(params=[t for t in TARGETS if t != backends.PLAIN])
 def kernel_implementation(request):
     """An instruction set of the kernels in force: for what only they know."""
     return request.param
 
 
-@pytest.fixture(params=["kernels", "portable"])
+@pytest.fixture(params=["kernels", "plain"])
 def lowered_to(request):
     """Both lowerings, where instruction sets make no difference."""
-    if request.param == "portable":
-        return lowering.PORTABLE
-    if BEST == lowering.PORTABLE:
-        pytest.skip(lowering.cpu_problem())
+    if request.param == "plain":
+        return backends.PLAIN
+    if BEST == backends.PLAIN:
+        pytest.skip(backends.CPU.problem)
     return BEST
 
 
 @pytest.fixture
 def kernels():
     """The kernels as a user gets them; skips where there are none."""
-    if BEST == lowering.PORTABLE:
-        pytest.skip(lowering.cpu_problem())
+    if BEST == backends.PLAIN:
+        pytest.skip(backends.CPU.problem)
     return BEST
 
 

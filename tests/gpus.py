@@ -6,7 +6,7 @@ import threading
 import jax
 import pytest
 
-from jax_roipool import lowering
+from jax_roipool import backends
 
 
 def cuda_device():
@@ -22,8 +22,8 @@ def need_cuda():
     device = cuda_device()
     if device is None:
         pytest.skip("jax has no CUDA GPU here")
-    if lowering.cuda_target() != lowering.KERNELS:
-        pytest.skip(lowering.cuda_problem() or "the CUDA kernels are not in use")
+    if backends.CUDA.choice != "kernels":
+        pytest.skip(backends.CUDA.problem or "the CUDA kernels are not in use")
     return device
 
 

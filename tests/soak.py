@@ -25,7 +25,7 @@ import hypothesis
 import jax
 import numpy as np
 
-from jax_roipool import lowering, roi_pool
+from jax_roipool import backends, roi_pool
 from tests import oracle, test_fuzz
 from tests.cases import LAYOUTS, assert_same, few_values, in_layout, random_rois
 
@@ -102,15 +102,15 @@ def soak(seconds):
     again = 0
     print(f"{'seconds':>8} {'random':>8} {'repeated':>9} {'MiB':>8}", flush=True)
     while time.monotonic() - start < seconds:
-        supported = lowering.supported_cpu_targets()
+        supported = backends.CPU.choices()
         # Plain JAX, slow to compile, in every eighth round.
-        kernels = [target for target in supported if target != lowering.PORTABLE]
+        kernels = [target for target in supported if target != backends.PLAIN]
         target = kernels[len(memory) % len(kernels)] if kernels else supported[-1]
         if len(memory) % 8 == 3:
-            target = lowering.PORTABLE
-        lowering.set_cpu_target(target)
+            target = backends.PLAIN
+        backends.CPU.use(target)
         before = counted.total()
-        random_calls(5 if target == lowering.PORTABLE else 25, len(memory), counted)
+        random_calls(5 if target == backends.PLAIN else 25, len(memory), counted)
         targets[target] += counted.total() - before
         again += repeated.run(200)
         memory.append(resident())

@@ -162,8 +162,8 @@ def test_64_virtual_devices(lowered_to):
     code = """
         import sys, jax, numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-        from jax_roipool import lowering, roi_pool
-        lowering.set_cpu_target(sys.argv[1])
+        from jax_roipool import backends, roi_pool
+        backends.CPU.use(sys.argv[1])
         mesh = Mesh(np.array(jax.devices()), ("x",))
         r = np.random.default_rng(0)
         features = r.standard_normal((64, 6, 7, 5)).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jax_roipool
-from jax_roipool import lowering, roi_pool, roi_pool_with_argmax
+from jax_roipool import backends, roi_pool, roi_pool_with_argmax
 from tests.cases import random_rois
 from tests.process import run_python
 
@@ -20,7 +20,7 @@ FEATURES = jax.ShapeDtypeStruct((2, 7, 9, 3), jnp.float32)
 def built():
     if importlib.util.find_spec("jax_roipool._cuda") is None:
         pytest.skip("built without CUDA kernels")
-    assert lowering.cuda_problem() == ""
+    assert backends.CUDA.problem == ""
 
 
 def text_for(function, *operands, platform="cuda"):
@@ -102,15 +102,15 @@ def test_symbolic_sizes(built):
 
 
 def test_forced_to_plain_jax(built):
-    before = lowering.cuda_target()
-    lowering.set_cuda_target("portable")
+    before = backends.CUDA.choice
+    backends.CUDA.use("plain")
     try:
         assert "custom_call @jax_roipool" not in text_for(loss, FEATURES)
     finally:
-        lowering.set_cuda_target(before)
+        backends.CUDA.use(before)
     assert "custom_call @jax_roipool" in text_for(loss, FEATURES)
-    with pytest.raises(ValueError, match="'avx2' is not available here"):
-        lowering.set_cuda_target("avx2")
+    with pytest.raises(ValueError, match="'avx2' is not available on CUDA here"):
+        backends.CUDA.use("avx2")
 
 
 # --- Where the module cannot be used ------------------------------------------
@@ -121,13 +121,13 @@ LOWER = """
         warnings.simplefilter("always")
         import jax, jax.numpy as jnp
         import jax_roipool
-        from jax_roipool import lowering
+        from jax_roipool import backends
         f, r = jnp.ones((1, 4, 4, 1)), jnp.array([[0, 0, 0, 3, 3.]])
         for _ in range(2):
             traced = jax.jit(lambda f: jax_roipool.roi_pool(f, r, 1)).trace(f)
             text = traced.lower(lowering_platforms=("cuda",)).as_text()
             jax.clear_caches()
-    print("jax_roipool_roi_pool" in text, lowering.cuda_target())
+    print("jax_roipool_roi_pool" in text, backends.CUDA.choice)
     print(*[w.message for w in caught], sep="\\n")
 """
 
@@ -159,7 +159,7 @@ def test_a_module_that_was_not_built():
     """
         + LOWER
     )
-    assert done.stdout.splitlines() == ["False portable", ""], done.stderr
+    assert done.stdout.splitlines() == ["False plain", ""], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_module_that_cannot_be_used(create, driver, message):
     """One message, and plain JAX."""
     done = run_python(FAKE.format(create=create, driver=driver) + LOWER)
     first, *warned = done.stdout.splitlines()
-    assert first == "False portable", done.stderr
+    assert first == "False plain", done.stderr
     assert len(warned) == 1
     assert "plain-JAX lowering on CUDA: " in warned[0]
     assert message in warned[0]
@@ -197,6 +197,6 @@ def test_a_module_that_can(driver):
 def test_unknown_target():
     done = run_python("import jax_roipool", JAX_ROIPOOL_CUDA_TARGET="ptx")
     assert done.returncode == 1
-    assert "environment variable JAX_ROIPOOL_CUDA_TARGET: CUDA target 'ptx' is" in (
+    assert "environment variable JAX_ROIPOOL_CUDA_TARGET: 'ptx' is not" in (
         done.stderr
     )

@@ -62,7 +62,7 @@ def test_every_cut(host, channels, size, layout):
     rois = random_rois(12, 2, 30, 41, seed=channels)
     rois[:3, 1:] = [[0, 0, 40, 29], [-50, -50, 90, 90], [7, 7, 7, 7]]
     want = oracle.roi_pool(features, rois, size, (1, 1))
-    bind = lowering.primitives()["roi_pool_argmax"].bind
+    bind = lowering.ops()["roi_pool_argmax"].bind
     run = jax.jit(
         partial(bind, output_size=size, spatial_scale=(1.0, 1.0), layout=layout)
     )

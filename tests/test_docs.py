@@ -14,8 +14,10 @@ import pytest
 from tests.process import run_python
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = ["", ".lowering", ".ops", ".linen", ".nnx", ".data"]
-MODULES += [".data.boxes", ".data.readers", ".data.roidb", ".data.sampling"]
+MODULES = ["", ".debugging", ".lowering", ".ops.roi_pool", ".ops.valid_rois"]
+MODULES += [".linen", ".nnx", ".boxes", ".data"]
+MODULES += [f".boxes.{x}" for x in ("coding", "editing", "overlaps", "suppression")]
+MODULES += [".data.readers", ".data.roidb", ".data.sampling"]
 WITH_IMAGES = [".data.config", ".data.experiments", ".data.images", ".data.layer"]
 WITH_IMAGES += [".data.minibatch", ".data.plan"]
 
@@ -203,22 +205,23 @@ def test_minibatch_example(tmp_path):
 
 
 def test_self_check_where_it_cannot_be_well(monkeypatch, capsys):
-    from jax_roipool import __main__, lowering
+    from jax_roipool import __main__, backends
 
-    monkeypatch.setattr(__main__, "_agree", lambda dtype, layout: dtype != "bfloat16")
-    assert __main__.main() == (0 if lowering.cpu_target() == "portable" else 1)
-    monkeypatch.setattr(lowering, "cpu_target", lambda: "portable")
+    monkeypatch.setattr(__main__, "_agrees", lambda op, dtype, _: dtype != "bfloat16")
+    assert __main__.main() == 1
+    monkeypatch.setattr(backends, "jaxlib_ffi_version", lambda: None)
+    for backend in (backends.CPU, backends.CUDA):
+        monkeypatch.setattr(backend, "_forced", backends.PLAIN)
     for problem, words in (("", "plain JAX, forced"), ("gone", "plain JAX: gone")):
-        monkeypatch.setattr(lowering, "cpu_problem", lambda p=problem: p)
-        monkeypatch.setattr(lowering, "cuda_problem", lambda p=problem: p)
-        monkeypatch.setattr(lowering, "cuda_target", lambda: "cuda")
-        monkeypatch.setattr(lowering, "cuda_build", lambda: "kernels, of a test")
-        monkeypatch.setattr(lowering, "jaxlib_ffi_version", lambda: None)
+        for backend in (backends.CPU, backends.CUDA):
+            monkeypatch.setitem(vars(backend), "_loaded", (None, problem))
+            monkeypatch.setattr(type(backend), "_kernels", lambda self: ())
+        monkeypatch.setattr(type(backends.CPU), "isas", ())
         capsys.readouterr()
-        assert __main__.main() == 0
+        assert __main__.main() == 1
         printed = capsys.readouterr().out
         assert f"cpu     {words}" in printed
-        assert f"cuda    {words if problem else 'kernels, of a test'}" in printed
+        assert f"cuda    {words}" in printed
         assert "(XLA FFI unknown)" in printed
         assert "nothing to compare" in printed
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_roipool import lowering, roi_pool, roi_pool_with_argmax, valid_rois
+from jax_roipool import backends, roi_pool, roi_pool_with_argmax, valid_rois
 from tests import cuda_on_host, oracle
 from tests.cases import (
     DTYPES,
@@ -277,7 +277,7 @@ def run(examples, **settings):
 
 def share(implementation):
     """How many of the calls: plain JAX is slow to compile, CUDA on a host to run."""
-    return {lowering.PORTABLE: 0.15, cuda_on_host.NAME: 0.3}.get(implementation, 1)
+    return {backends.PLAIN: 0.15, cuda_on_host.NAME: 0.3}.get(implementation, 1)
 
 
 def test_random_calls(implementation):

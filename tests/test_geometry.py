@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jax_roipool import lowering, reference
+from jax_roipool import backends
+from jax_roipool.geometry import caffe_bins
 from tests import oracle
 
 _cpu = pytest.importorskip("jax_roipool._cpu")
@@ -13,7 +14,7 @@ probes = pytest.importorskip("tests.probes")
 
 @jax.jit(static_argnums=(2, 3, 4))
 def twin(low, high, scale, num_bins, extent):
-    return reference.bin_bounds(low, high, scale, num_bins, extent)
+    return caffe_bins.bin_bounds(low, high, scale, num_bins, extent)
 
 
 def twin_bins(low, high, scale, num_bins, extent):
@@ -108,7 +109,7 @@ def test_the_twin_divides_correctly_rounded():
     divisors = np.array(divisors, np.int32)[:, None]
     lengths = np.broadcast_to(lengths, (len(divisors), len(lengths)))
     np.testing.assert_array_equal(
-        jax.jit(reference._divide)(lengths, divisors),
+        jax.jit(caffe_bins._divide)(lengths, divisors),
         lengths.astype(np.float32) / divisors.astype(np.float32),
     )
 
@@ -121,5 +122,5 @@ def test_many_bins():
 
 
 def test_kernels_are_there():
-    assert lowering.cpu_problem() == ""
+    assert backends.CPU.problem == ""
     assert "baseline" in _cpu.supported_isas()

@@ -120,7 +120,7 @@ def test_rounding_of_every_sum(implementation, dtype):
         cotangent = np.stack([low, addend]).reshape(2, 1, 1, -1)
         _, vjp = jax.vjp(lambda f, r=rois: roi_pool(f, r, 1), features)
         got = np.asarray(vjp(jnp.asarray(cotangent))[0]).ravel()
-        if implementation == "portable":  # XLA on CPU flushes these to zero
+        if implementation == "plain":  # XLA on CPU flushes these to zero
             normal_ = np.abs(total) >= np.finfo(np.float32).tiny
             normal_ &= np.abs(addend.astype(np.float32)) >= np.finfo(np.float32).tiny
             got, want = got[normal_], want[normal_]
@@ -156,14 +156,14 @@ def test_the_same_bits_every_time(kernels, dtype, layout):
 
 
 def test_targets_agree_bit_for_bit(kernels):
-    from jax_roipool import lowering
+    from jax_roipool import backends
 
     features = normal(2, 19, 31, 50)
     rois = random_rois(100, 2, 19, 31, seed=3)
     gradient = jax.grad(lambda f: (roi_pool(f, rois, 7) ** 3).sum())
     results = []
-    for target in lowering.supported_cpu_targets()[:-1]:
-        lowering.set_cpu_target(target)
+    for target in backends.CPU.choices()[:-1]:
+        backends.CPU.use(target)
         results.append(np.asarray(gradient(features)).tobytes())
     assert len(set(results)) == 1
 

@@ -222,7 +222,7 @@ def test_offsets_beyond_31_bits(kernel_implementation, layout):
     assert_same(channels_last(got[0], layout), pooled)
     assert_same(channels_last(got[1], layout), argmax)
     del held
-    ops = lowering.primitives()
+    ops = lowering.ops()
     cotangent = np.asarray(got[0])
     gradient = ops["roi_scatter"].bind(
         jnp.asarray(cotangent),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_roipool import lowering, roi_pool, roi_pool_with_argmax
+from jax_roipool import backends, lowering, roi_pool, roi_pool_with_argmax
 from tests.cases import LAYOUTS, few_values, in_layout, random_rois
 from tests.process import run_python
 
@@ -46,7 +46,7 @@ def test_memory(lowered_to, layout):
         temporary = program.memory_analysis().temp_size_in_bytes
         most[function] = temporary
     result = 300 * 7 * 7 * 512 * 4
-    if lowered_to == lowering.PORTABLE:
+    if lowered_to == backends.PLAIN:
         # Copies of the result; of the map two, where it is turned.
         assert most[plain] < 2 * result + 2 * features.nbytes
         assert most[pool] < 4 * result + 2 * features.nbytes
@@ -70,9 +70,9 @@ def test_eager_calls_do_not_copy_the_map(kernels):
 
 
 def test_forced_target(kernels):
-    for target in lowering.supported_cpu_targets():
+    for target in backends.CPU.choices():
         done = run_python(
-            "from jax_roipool import lowering; print(lowering.cpu_target())",
+            "from jax_roipool import backends; print(backends.CPU.choice)",
             JAX_ROIPOOL_CPU_TARGET=target,
         )
         assert done.stdout.strip() == target, done.stderr
@@ -82,11 +82,11 @@ def test_unknown_target():
     done = run_python("import jax_roipool", JAX_ROIPOOL_CPU_TARGET="sse9")
     assert done.returncode == 1
     assert (
-        "ValueError: environment variable JAX_ROIPOOL_CPU_TARGET: CPU target "
-        "'sse9' is not available here; available: " in done.stderr
+        "ValueError: environment variable JAX_ROIPOOL_CPU_TARGET: 'sse9' is not "
+        "available on CPU here; available: " in done.stderr
     )
-    with pytest.raises(ValueError, match="'sse9' is not available here"):
-        lowering.set_cpu_target("sse9")
+    with pytest.raises(ValueError, match="'sse9' is not available on CPU here"):
+        backends.CPU.use("sse9")
 
 
 USE_IT = """
@@ -96,17 +96,17 @@ USE_IT = """
         import jax_roipool
     print(*[w.message for w in caught], sep="\\n")
     import jax, jax.numpy as jnp
-    from jax_roipool import lowering
+    from jax_roipool import backends
     f, r = jnp.arange(16.).reshape(1, 4, 4, 1), jnp.array([[0, 0, 0, 3, 3.]])
     value, grad = jax.value_and_grad(
         lambda f: jax_roipool.roi_pool(f, r, 1).sum())(f)
-    print(lowering.cpu_target(), value, grad[0, 3, 3, 0])
+    print(backends.CPU.choice, value, grad[0, 3, 3, 0])
     print(jnp.ones(3).sum())
 """
 
 
 def test_a_jaxlib_older_than_the_library(kernels, tmp_path):
-    """One message, the portable lowering, and a jax that works."""
+    """One message, plain JAX, and a jax that works."""
     from jax_roipool import _cpu
 
     api = tmp_path / "xla/ffi/api"
@@ -125,7 +125,7 @@ def test_a_jaxlib_older_than_the_library(kernels, tmp_path):
     version = ".".join(map(str, _cpu.FFI_API_VERSION))
     assert f"compiled for XLA FFI {version} and" in message
     assert "speaks 0.1; upgrade jaxlib" in message
-    assert values == "portable 15.0 1.0"
+    assert values == "plain 15.0 1.0"
     assert alive == "3.0"
 
 
@@ -139,7 +139,7 @@ def test_a_jaxlib_that_hides_its_version(kernels, tmp_path):
     )
     message, values, _ = done.stdout.splitlines()
     assert "does not tell its FFI version" in message
-    assert values == "portable 15.0 1.0"
+    assert values == "plain 15.0 1.0"
 
 
 def test_kernels_that_do_not_load():
@@ -159,7 +159,7 @@ def test_kernels_that_do_not_load():
     )
     message, values, _ = done.stdout.splitlines()
     assert "the CPU kernels do not load: libgone.so.1" in message
-    assert values == "portable 15.0 1.0"
+    assert values == "plain 15.0 1.0"
 
 
 def test_kernels_that_were_not_built():
@@ -174,11 +174,11 @@ def test_kernels_that_were_not_built():
     )
     message, values, _ = done.stdout.splitlines()
     assert "this installation of jax_roipool has no CPU kernels" in message
-    assert values == "portable 15.0 1.0"
+    assert values == "plain 15.0 1.0"
 
 
 def test_ffi_version_is_read():
-    version = lowering.jaxlib_ffi_version()
+    version = backends.jaxlib_ffi_version()
     assert version is not None
     assert version >= (0, 3)
 
@@ -187,7 +187,7 @@ def test_ffi_version_is_read():
 
 
 def test_an_argmax_that_names_no_cell_is_left_out(lowered_to):
-    ops = lowering.primitives()
+    ops = lowering.ops()
     for layout in LAYOUTS:
         image = jnp.array([0, 0, 0, 7, -2], jnp.int32)
         argmax = jnp.array([3, 6, -1, -(2**31), 2**31 - 1, 5, 1, 1, 1, 1])

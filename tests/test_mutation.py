@@ -19,15 +19,15 @@ TESTS = [
     "tests/test_errors.py",
     "tests/test_values.py::test_float64_indices_of_numpy_are_not_rounded",
     "tests/test_values.py::test_wide_integers_do_not_wrap",
-    "--one-target",
-    "-knot portable",
+    "--one-isa",
+    "-knot plain",
 ]
 
 
 @pytest.mark.nightly
 def test_every_mutant_of_the_checks_is_noticed():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.mutate", "jax_roipool.checks", *TESTS],
+        [sys.executable, "-m", "tests.mutate", "jax_roipool.arguments", *TESTS],
         cwd=pathlib.Path(__file__).parents[1],
         capture_output=True,
         text=True,

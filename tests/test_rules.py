@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.interpreters import ad
 
-from jax_roipool import lowering
+from jax_roipool import backends, lowering
 from tests.cases import LAYOUTS, few_values, in_layout
 from tests.process import run_python
 
@@ -19,7 +19,7 @@ IMAGE = jnp.zeros(2, jnp.int32)
 def test_boxes_have_no_tangent(layout):
     """Differentiated by boxes alone, the primitives keep no argmax for it."""
     features = jnp.asarray(in_layout(few_values(1, 4, 5, 3), layout))
-    ops = lowering.primitives()
+    ops = lowering.ops()
 
     def pool(boxes):
         return ops["roi_pool"].bind(features, boxes, IMAGE, **SIZE, layout=layout)
@@ -38,7 +38,7 @@ def test_boxes_have_no_tangent(layout):
 
 
 def test_the_transpose_of_nothing_is_nothing():
-    ops = lowering.primitives()
+    ops = lowering.ops()
     maps = jax.core.ShapedArray((1, 4, 5, 3), np.dtype("float32"))
     pooled = jax.core.ShapedArray((2, 2, 2, 3), np.dtype("float32"))
     argmax = jnp.zeros(pooled.shape, jnp.int32)
@@ -50,7 +50,7 @@ def test_the_transpose_of_nothing_is_nothing():
         ("roi_gather", maps, pooled),
         ("roi_scatter", pooled, maps),
     ):
-        got, *others = ad.primitive_transposes[ops[op]](
+        got, *others = ad.primitive_transposes[ops[op].primitive](
             ad.Zero(result), ad.UndefinedPrimal(operand), IMAGE, argmax, **params[op]
         )
         assert type(got) is ad.Zero
@@ -63,15 +63,16 @@ def test_a_header_without_a_version(tmp_path, monkeypatch):
     header.parent.mkdir(parents=True)
     header.write_text("#define XLA_FFI_API_MAJOR 0\n")
     monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
-    assert lowering.jaxlib_ffi_version() is None
+    assert backends.jaxlib_ffi_version() is None
 
 
 def test_without_modules_plain_jax_is_what_there_is(monkeypatch):
-    monkeypatch.setattr(lowering._cpu, "module", None)
-    assert lowering.supported_cpu_targets() == ("portable",)
-    assert lowering.built_cpu_targets() == ()
-    monkeypatch.setattr(lowering, "cuda_problem", lambda: "gone")
-    assert lowering.cuda_build() == ""
+    for backend in (backends.CPU, backends.CUDA):
+        monkeypatch.setitem(vars(backend), "_loaded", (None, "gone"))
+        assert backend.problem == "gone"
+        assert backend.choices() == ("plain",)
+        assert backend.describe() == ["plain JAX: gone"]
+    assert backends.CPU.isas == ()
 
 
 def test_with_jaxs_plugin_the_cuda_kernels_load_at_once():

@@ -46,9 +46,9 @@ else:
     from jax.sharding import PartitionSpec as P
 
     from jax_roipool import (
+        backends,
         lowering,
         partitioning,
-        primitive,
         roi_pool,
         roi_pool_with_argmax,
         valid_rois,
@@ -127,7 +127,7 @@ else:
 
     def some(cases, lowered_to):
         """Plain JAX, slow to compile, has a few; partitioning is the same."""
-        return cases[1::4] if lowered_to == lowering.PORTABLE else cases
+        return cases[1::4] if lowered_to == backends.PLAIN else cases
 
     @pytest.fixture(params=["auto", "explicit"])
     def mesh(request):
@@ -462,9 +462,11 @@ else:
                 {"group_ndim": 1, "map_size": (1, 6, 7)},
             ),
         }[op]
-        local = lowering.primitives()[op]
         function = partitioning.partitioned(
-            op, local, tuple(len(s) for s, _ in operands), **params, layout="NHWC"
+            lowering.ops()[op],
+            tuple(len(s) for s, _ in operands),
+            **params,
+            layout="NHWC",
         )
         operands, results = (
             tuple(array(*spec, sizes=sizes) for sizes, spec in some)
@@ -495,11 +497,13 @@ else:
         image = jnp.asarray(rois[:, 0], jnp.int32)
         cotangent = few_values(*argmax.shape)
         params = {"group_ndim": 0, "map_size": (2, 6, 7), "layout": "NHWC"}
-        sums = (partitioning._Sum(0, count, ("d",)),)
-        scatter = lowering.primitives()["roi_scatter"]
+        sums = (partitioning.Sum(0, count, ("d",)),)
+        scatter = lowering.ops()["roi_scatter"]
 
         def each(*operands):
-            return partitioning.scatter_and_sum(scatter, *operands, sums=sums, **params)
+            return partitioning.sum_over_devices(
+                scatter, *operands, sums=sums, **params
+            )
 
         run = jax.shard_map(each, mesh=mesh, in_specs=P("d"), out_specs=P())
         got = jax.jit(run)(cotangent, image, argmax)
@@ -508,7 +512,7 @@ else:
         np.testing.assert_array_equal(got, want)
         assert np.any(want)
         total = jax.eval_shape(
-            lambda: primitive.roi_scatter_sum_p.bind(
+            lambda: scatter.summed.bind(
                 jnp.asarray(cotangent), image, argmax, sums=sums, **params
             )
         )

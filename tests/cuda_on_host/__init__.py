@@ -11,7 +11,6 @@ import functools
 import pathlib
 
 import jax
-from jax.interpreters import mlir
 
 from jax_roipool import lowering
 from tests import compiled
@@ -54,21 +53,24 @@ class Library:
         self.blocks_run.restype = ctypes.c_int64
         handler = loaded.cuda_on_host_handler
         handler.argtypes, handler.restype = [ctypes.c_char_p], ctypes.c_void_p
-        for op in lowering.primitives():
-            capsule = jax.ffi.pycapsule(ctypes.c_void_p(handler(op.encode())))
-            jax.ffi.register_ffi_target(f"{prefix}.{op}", capsule, platform="cpu")
+        self.ops = set()
+        for op in lowering.ops():
+            if found := handler(op.encode()):
+                capsule = jax.ffi.pycapsule(ctypes.c_void_p(found))
+                jax.ffi.register_ffi_target(f"{prefix}.{op}", capsule, platform="cpu")
+                self.ops.add(op)
 
 
 _in_use = []
 
 
 def _lower_to(chosen):
-    for op, bound in lowering.primitives().items():
+    for name, op in lowering.ops().items():
         if chosen is None:
-            lowering.register(op)
-        else:
-            rule = lowering.cuda_kernel(op, f"{chosen.prefix}.{op}")
-            mlir.register_lowering(bound, rule, platform="cpu")
+            lowering.lower(op)
+        elif name in chosen.ops:
+            rule = lowering.cuda_kernel(op, f"{chosen.prefix}.{name}")
+            lowering.lower_to(op, rule, "cpu", lambda: True)
     jax.clear_caches()
 
 
