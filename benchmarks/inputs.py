@@ -1,6 +1,6 @@
 """What a call is given, and the right answers to it.
 
-The answers come from NumPy and from the bins of `tests/oracle.py`, which know
+The answers come from NumPy and from the bins of `tests/oracle/roi_pool.py`, which know
 nothing of the package.
 """
 

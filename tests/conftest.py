@@ -1,20 +1,31 @@
 """Every test of values runs on every implementation that this machine has."""
 
+# ruff: noqa: E402
+
 import contextlib
 import os
+
+# The CPU counts as 8 devices, which meshes are made of; not where one has said another
+# number. Read when jax starts, below, and not passed on to processes that tests start.
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+_PLATFORMS = os.environ.get("JAX_PLATFORMS", "cpu")
+if "device_count" not in _FLAGS and _PLATFORMS.startswith("cpu"):
+    flag = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = f"{_FLAGS} {flag}".strip()
 
 import jax
 import pytest
 
 from jax_roipool import backends
-from tests import cuda_on_host
+from tests import table
+from tests.cuda import on_host
 
 # Fixtures by which a test says what it is for; see `in_force`.
 CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 
 # Files with tests of a minute: first, so that no worker is left alone with one.
-LONG = ("test_sharding.py", "test_processes.py", "test_detector_sharding.py")
+LONG = ("package/test_processes.py", "detector/test_sharding.py")
 
 
 def pytest_addoption(parser):
@@ -26,7 +37,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """In the order of implementations, within a file; few of the slow ones by day.
+    """In the order of implementations, within a file; few of the slow ones in CI.
 
     Tests that share compiled programs go to one worker of pytest-xdist: the
     instruction sets share them all, plain JAX and CUDA's as C++ with none.
@@ -35,16 +46,17 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         file = wanted.setdefault(item.path, {"": []})
-        target = next((params[name] for name in CHOICES if name in params), "")
-        file.setdefault(target, []).append(item)
-        if target in (backends.PLAIN, cuda_on_host.NAME):
-            group = f"{item.path.name} {item.function.__name__} {target}"
+        chosen = next((params[name] for name in CHOICES if name in params), "")
+        file.setdefault(chosen, []).append(item)
+        name = item.path.relative_to(config.rootpath / "tests").as_posix()
+        if chosen in (backends.PLAIN, on_host.NAME):
+            group = f"{name} {item.function.__name__} {chosen}"
             item.add_marker(pytest.mark.xdist_group(group))
-        elif target:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        if _at_night(item, target, params):
+        elif chosen:
+            item.add_marker(pytest.mark.xdist_group(name))
+        if _nightly(item, chosen, params):
             item.add_marker(pytest.mark.nightly)
-    files = sorted(wanted, key=lambda path: path.name not in LONG)
+    files = sorted(wanted, key=lambda path: not path.as_posix().endswith(LONG))
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
     if config.getoption("--one-isa"):
         lesser = {*IMPLEMENTATIONS} - {BEST, backends.PLAIN}
@@ -53,24 +65,24 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
-def _at_night(item, target, params):
-    """Whether a slow implementation meets these parameters by night.
+def _nightly(item, chosen, params):
+    """Whether a slow implementation meets these parameters nightly, not in CI.
 
     Plain JAX is slow to compile, CUDA's kernels as C++ are slow to run. Where bins
-    lie depends on no dtype: by day both meet the cases about that as float32, and
+    lie depends on no dtype: in CI both meet the cases about that as float32, and
     those about the numbers in a map in every dtype. Plain JAX, which turns NCHW into
-    NHWC first, meets it by day with the latter alone, as float32. A test may say
-    with `plain_jax_by_day` which other parameters are for the day.
+    NHWC first, meets it in CI with the latter alone, as float32. A test may say with
+    `plain_jax_in_ci` which other parameters are for CI.
     """
     dtype = params.get("dtype", "float32") != "float32"
     layout = params.get("layout") == "NCHW"
     case = params.get("case")
     bins = case is not None and not case.about_numbers
-    if target == cuda_on_host.NAME:
+    if chosen == on_host.NAME:
         return bins and dtype
-    if target != backends.PLAIN:
+    if chosen != backends.PLAIN:
         return False
-    for mark in item.iter_markers("plain_jax_by_day"):
+    for mark in item.iter_markers("plain_jax_in_ci"):
         if any(params[name] not in values for name, values in mark.kwargs.items()):
             return True
     if case is None:
@@ -81,36 +93,45 @@ def _at_night(item, target, params):
 # What programs call, on the platform that JAX takes, and how to make it so.
 ON_GPU = jax.default_backend() == "gpu"
 if ON_GPU:
-    TARGETS = ("kernels", backends.PLAIN)
     if backends.CUDA.problem:
         pytest.exit(f"no CUDA kernels to test: {backends.CUDA.problem}", 1)
-    IMPLEMENTATIONS, _use = TARGETS, backends.CUDA.use
+    BACKEND = backends.CUDA
+    IMPLEMENTATIONS = BACKEND.choices()
 else:
-    TARGETS = backends.CPU.choices()
-    IMPLEMENTATIONS, _use = (*TARGETS, cuda_on_host.NAME), backends.CPU.use
+    BACKEND = backends.CPU
+    IMPLEMENTATIONS = (*BACKEND.choices(), on_host.NAME)
     if os.environ.get("JAX_PLATFORMS", "").startswith("cuda"):
         pytest.exit("JAX_PLATFORMS asks for a GPU, and jax finds none", 1)
 
-BEST = TARGETS[0]
+os.environ["XLA_FLAGS"] = _FLAGS  # jax has started
+
+KERNELS = tuple(x for x in BACKEND.choices() if x != backends.PLAIN)
+BEST = BACKEND.choices()[0]
 _in_force = BEST
 _undo = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def _target(target):
-    _use(target)
+def _chosen(choice):
+    BACKEND.use(choice)
     yield
-    _use(BEST)
+    BACKEND.use(BEST)
 
 
-def _switch_to(target):
+def _switch_to(choice):
     """Stays in force until a test wants another: each switch drops programs."""
     global _in_force
-    if target != _in_force:
+    if choice != _in_force:
         _undo.close()
-        cuda = target == cuda_on_host.NAME
-        _undo.enter_context(cuda_on_host.use() if cuda else _target(target))
-        _in_force = target
+        cuda = choice == on_host.NAME
+        _undo.enter_context(on_host.use() if cuda else _chosen(choice))
+        _in_force = choice
+
+
+@pytest.fixture(params=table.ROWS, ids=str)
+def op(request):
+    """A row of the table of ops."""
+    return request.param
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -119,7 +140,7 @@ def implementation(request):
     return request.param
 
 
-@pytest.fixture(params=[t for t in TARGETS if t != backends.PLAIN])
+@pytest.fixture(params=KERNELS)
 def kernel_implementation(request):
     """An instruction set of the kernels in force: for what only they know."""
     return request.param
@@ -131,7 +152,7 @@ def lowered_to(request):
     if request.param == "plain":
         return backends.PLAIN
     if BEST == backends.PLAIN:
-        pytest.skip(backends.CPU.problem)
+        pytest.skip(BACKEND.problem)
     return BEST
 
 
@@ -139,8 +160,16 @@ def lowered_to(request):
 def kernels():
     """The kernels as a user gets them; skips where there are none."""
     if BEST == backends.PLAIN:
-        pytest.skip(backends.CPU.problem)
+        pytest.skip(BACKEND.problem)
     return BEST
+
+
+@pytest.fixture
+def devices():
+    """The number of devices that meshes are made of; skips where there are few."""
+    if jax.device_count() < 8:
+        pytest.skip("needs 8 devices; the CPU counts as as many")
+    return 8
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Every comparison, `and`, `or`, `not` and number of a module, wrong one at a time.
 
-    python -m tests.mutate jax_roipool.arguments tests/test_errors.py tests/test_limits.py
+    python -m tests.mutate jax_roipool.arguments tests/ops/test_errors.py
 
 Runs the tests with each in this process and prints those that no test notices.
 """

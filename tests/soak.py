@@ -4,7 +4,7 @@
 
 Every call is drawn at random: form, layout, dtypes, shapes, instruction set or
 plain JAX, under jit or not, with NaN and bits of no sense in boxes and features
-(tests/test_fuzz.py); its pooled values, argmax, gradient and derivative are
+(tests/ops/test_fuzz.py); its pooled values, argmax, gradient and derivative are
 compared with the oracle's. Beside these run calls of a shape that is compiled
 once, from several threads. What JAX has compiled is dropped now and then, and
 memory is measured right after that: a leak of ours would be left.
@@ -26,8 +26,10 @@ import jax
 import numpy as np
 
 from jax_roipool import backends, roi_pool
-from tests import oracle, test_fuzz
+from tests import table
 from tests.cases import LAYOUTS, assert_same, few_values, in_layout, random_rois
+from tests.ops import test_fuzz
+from tests.oracle import roi_pool as oracle
 
 THREADS = 3
 MIB = 1 << 20
@@ -88,7 +90,7 @@ def random_calls(count, seed, counted):
     )
     @hypothesis.given(test_fuzz.calls())
     def run(call):
-        test_fuzz.check(call)
+        test_fuzz.check(table.ROI_POOL, call)
         counted[call.layout, str(call.features.dtype)] += 1
 
     run()

@@ -4,7 +4,7 @@
 // Written from docs/design/bins.md and from the contract of the public
 // functions; of csrc it knows the names of sizes alone, not how a coordinate
 // becomes a cell (caffe_bins.h), how halves are rounded (half.h) or how work is
-// divided. The twin in Python is tests/oracle.py.
+// divided. The twin in Python is tests/oracle/roi_pool.py.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_DEFINITION_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_DEFINITION_H_

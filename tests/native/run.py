@@ -28,7 +28,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "native"
-ON_HOST = ROOT / "tests" / "cuda_on_host"
+ON_HOST = ROOT / "tests" / "cuda" / "on_host"
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "native"
 CORPUS = HERE / "corpus.txt"

@@ -1,4 +1,4 @@
-// The CUDA kernels as C++ (tests/cuda_on_host), cut for several devices.
+// The CUDA kernels as C++ (tests/cuda/on_host), cut for several devices.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_RUN_BACKEND_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_RUN_BACKEND_H_
