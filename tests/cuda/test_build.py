@@ -1,6 +1,7 @@
 """How CUDA kernels are built: which nvcc, what it made, what ptxas counted."""
 
 import importlib.util
+import io
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 
 import pytest
+
+from tests.cuda import usage
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -243,3 +246,37 @@ def test_the_module_has_code_for_what_was_asked(cuda):
         )
         expected = {a.split("-")[0] for a in asked if not a.endswith(f"-{other}")}
         assert set(re.findall(r"sm_(\d+)", done.stdout)) == expected
+
+
+# --- Which sources were checked --------------------------------------------
+
+
+def test_the_hash_is_of_all_cuda_sources(tmp_path):
+    names = {path.relative_to(ROOT).as_posix() for path in usage.sources()}
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("csrc/**/*.cu")}
+    assert names >= {
+        *(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("csrc/**/*.cu")),
+        "CMakeLists.txt",
+        "csrc/core/caffe_bins.h",
+        "csrc/cuda/device.h",
+        "csrc/cuda/module.cc",
+        "csrc/ops/max/cuda_handlers.cc",
+        "tools/cuda_usage.py",
+    }
+    assert not [name for name in names if "cpu" in name]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert usage.digest(tmp_path) == usage.digest()
+    with (tmp_path / "csrc/cuda/device.h").open("a") as file:
+        file.write("\n")
+    assert usage.digest(tmp_path) != usage.digest()
+
+
+def test_ci_compiles_them_where_they_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(usage, "KEPT", tmp_path / "usage.txt")
+    assert usage.main(["changed"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("kernels: 3, on sm_90\n"))
+    assert usage.main(["keep"]) == 0
+    assert usage.KEPT.read_text().endswith("\n\nkernels: 3, on sm_90\n")
+    assert usage.main(["changed"]) == 1
