@@ -88,12 +88,12 @@ def draw(axes: Axes, batch: Minibatch, i: int, roidb: Roidb) -> None:
     labels, valid = batch.labels[i], batch.valid[i]
     background = batch.rois[i][valid & (labels == 0)]
     foreground = batch.rois[i][valid & (labels > 0)]
-    for boxes, color, width, style in (
+    for some, color, width, style in (
         (background, BACKGROUND, 1.0, "-"),
         (foreground, FOREGROUND, 1.6, "-"),
         (record.boxes * scale, TRUTH, 2.2, "--"),
     ):
-        for x1, y1, x2, y2 in boxes:
+        for x1, y1, x2, y2 in some:
             corner, extent = (x1, y1), (x2 - x1 + 1, y2 - y1 + 1)
             axes.add_patch(
                 Rectangle(corner, *extent, fill=False, ec=color, lw=width, ls=style)

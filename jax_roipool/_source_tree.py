@@ -30,7 +30,8 @@ def use_installation(package: str, path: Any) -> None:
     for file in files:
         if file.parts[:-1] == (package,) and file.stem.split(".")[0] == "_cpu":
             installed = pathlib.Path(str(file.locate()))
-            if installed.is_file():
+            # An editable one has its kernels there, and nothing else.
+            if installed.is_file() and installed.with_name("__init__.py").is_file():
                 path[:] = [str(installed.parent)]
                 return
 

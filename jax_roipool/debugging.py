@@ -101,8 +101,12 @@ def _sentences(
                 f"empty because the image index is none of 0 to {images - 1} "
                 f"(RoI {which} has {index[which]:g}), and give zeros.",
             )
-        say(some & (index % 1 != 0), "given a fraction as image index, which is "
-            "dropped: the columns are (image index, x1, y1, x2, y2).", some)
+        say(
+            some & (index % 1 != 0),
+            "given a fraction as image index, which is "
+            "dropped: the columns are (image index, x1, y1, x2, y2).",
+            some,
+        )
     if not some.any():
         odd.append("All RoIs are empty: the result is zeros, and so is the gradient.")
         return odd

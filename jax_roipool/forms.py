@@ -57,7 +57,7 @@ def _factors(
 ) -> tuple[Factors, Factors, Factors]:
     """Those of features, rois and valid, as `Op.factors` names them."""
     group = ("g0",) if rois.ndim == 3 else ()
-    axes = ("h", "w", "c") if layout == "NHWC" else ("c", "h", "w")
+    axes: Factors = ("h", "w", "c") if layout == "NHWC" else ("c", "h", "w")
     if features is not None and features.ndim == 4:
         axes = (*(group or ("n",)), *axes)
     return axes, (*group, "k0", "b4"), (*group, "k0")

@@ -81,7 +81,7 @@ def reshard(arrays: Sequence[Array | None], factors: Sequence[Factors]) -> list[
     result = []
     for x, names, sharding in zip(arrays, factors, own, strict=True):
         spec = PartitionSpec(*(assigned.get(factor) for factor in names))
-        if x is None or (sharding.mesh == mesh and sharding.spec == spec):
+        if sharding is None or (sharding.mesh == mesh and sharding.spec == spec):
             result.append(x)
         else:
             result.append(jax.sharding.reshard(x, NamedSharding(mesh, spec)))
@@ -134,6 +134,7 @@ def partitioned(op: Op, ndims: tuple[int, ...], **params: Any) -> Callable[..., 
       **params: The op's parameters.
     """
     operands, results = op.factors(ndims, params)
+
     # Factors by which a call can be cut: RoIs always, groups and channels where
     # every result has them.
     def may_be_sharded(factor: str) -> bool:
@@ -224,6 +225,4 @@ def sum_over_devices(
     wide = jnp.promote_types(cotangent.dtype, jnp.float32)
     out = op.on_device.bind(cotangent.astype(wide), *others, **params)
     names = tuple(name for each in sums for name in each.names)
-    return jax.tree.map(
-        lambda x: jax.lax.psum(x, names).astype(cotangent.dtype), out
-    )
+    return jax.tree.map(lambda x: jax.lax.psum(x, names).astype(cotangent.dtype), out)

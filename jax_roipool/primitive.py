@@ -54,6 +54,7 @@ class Signature:
 
     @classmethod
     def parse(cls, text: str) -> "Signature":
+        """A signature from its text."""
         operands, results = (
             tuple(tuple(array.split()) for array in side.split(","))
             for side in text.split("->")

@@ -321,9 +321,7 @@ def propose_command(options: argparse.Namespace) -> int:
     layer = sources.test_layer(roidb, about.model, 20)
     try:
         found = {
-            roidb[i].id: clip(
-                boxes, roidb.heights[i], roidb.widths[i], inclusive=True
-            )
+            roidb[i].id: clip(boxes, roidb.heights[i], roidb.widths[i], inclusive=True)
             for i, boxes in detect.region_proposals(about.model, params, layer)
         }
     except ImageError as error:

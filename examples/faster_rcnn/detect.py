@@ -64,9 +64,7 @@ def suppressed(
     )
     # The last pixel of the original image lies here after resizing, and not at
     # `width - 1`.
-    moved = boxes.clip(
-        moved, height - scale + 1, width - scale + 1, inclusive=True
-    )
+    moved = boxes.clip(moved, height - scale + 1, width - scale + 1, inclusive=True)
     moved = moved.reshape(-1, classes, 4).transpose(1, 0, 2)[1:]
 
     def of_class(scores: jax.Array, moved: jax.Array) -> tuple[jax.Array, jax.Array]:

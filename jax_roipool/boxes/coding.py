@@ -71,15 +71,13 @@ def encode(
       >>> encode([[0, 0, 10, 10]], [[5, 0, 15, 20]])
       array([[0.5      , 0.5      , 0.       , 0.6931472]], dtype=float32)
     """
-    arrays = (as_boxes("boxes", boxes), as_boxes("targets", targets))
-    arrays += (_optional_boxes("means", means), _optional_boxes("stds", stds))
-    return _encode(*arrays, inclusive=check_inclusive(inclusive))
+    a, b = as_boxes("boxes", boxes), as_boxes("targets", targets)
+    means, stds = _optional_boxes("means", means), _optional_boxes("stds", stds)
+    return _encode(a, b, means, stds, inclusive=check_inclusive(inclusive))
 
 
 @compiled
-def _encode(
-    a: Any, b: Any, means: Any, stds: Any, *, inclusive: bool, xp: Any
-) -> Any:
+def _encode(a: Any, b: Any, means: Any, stds: Any, *, inclusive: bool, xp: Any) -> Any:
     a, b, means, stds = match_ranks(a, b, means, stds)
     (center, size), (to, to_size) = (_center_and_size(x, inclusive) for x in (a, b))
     some = (size > 0) & (to_size > 0) & xp.isfinite(size) & xp.isfinite(to_size)

@@ -21,9 +21,7 @@ _FORMATS = ("xyxy", "xywh", "cxcywh")
 _HALF = np.float32(0.5)
 
 
-def convert(
-    boxes: Any, source: str, target: str, *, inclusive: bool = False
-) -> Any:
+def convert(boxes: Any, source: str, target: str, *, inclusive: bool = False) -> Any:
     """Boxes from one format to another.
 
     "xyxy" is (x1, y1, x2, y2), as everywhere here; "xywh" is COCO's (x1, y1, width,

@@ -1,6 +1,5 @@
 """Non-maximum suppression, exact, with a fixed number of results."""
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable

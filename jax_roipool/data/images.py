@@ -550,6 +550,7 @@ def to_features(data: Any, im_info: Any, config: ImageConfig) -> jax.Array:
         )
     if data.dtype == jnp.float32:
         return data
+
     # Ranks and dtypes are made alike: users may have JAX refuse to.
     def along(axis: int, values: Any) -> jax.Array:
         shape = [1] * data.ndim

@@ -145,7 +145,9 @@ class RoIDataLayer:
                 f"device must be a jax.Device or a Sharding, got {device!r:.80}"
             )
         self._device = device
-        self._hosts = jax.process_count() if hosts is None else check_int("hosts", hosts, 1)
+        self._hosts = (
+            jax.process_count() if hosts is None else check_int("hosts", hosts, 1)
+        )
         self._host = jax.process_index() if host is None else check_int("host", host, 0)
         if self._host >= self._hosts:
             raise ValueError(f"host must be below hosts, {self._hosts}, got {host}")
@@ -250,7 +252,9 @@ class RoIDataLayer:
         """
         if not isinstance(state, Mapping) or set(state) != set(_STATE):
             raise ValueError(f"state must have the keys {_STATE}, got {state!r}")
-        epoch, batch, seed = (check_int(f"state[{k!r}]", state[k], 0) for k in _STATE[:3])
+        epoch, batch, seed = (
+            check_int(f"state[{k!r}]", state[k], 0) for k in _STATE[:3]
+        )
         plan = self._plan if seed == self._seed else self._plan_of(self.roidb, seed)
         if state["fingerprint"] != plan.fingerprint:
             raise ValueError(

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
+from jax_roipool.arguments import check_int
 from jax_roipool.boxes.arrays import is_real
 from jax_roipool.data import checks
-from jax_roipool.arguments import check_int
 from jax_roipool.data.progress import progress
 
 Array = np.ndarray[Any, Any]
@@ -124,7 +124,9 @@ def _box_array(value: Any, height: int, width: int, where: str) -> Array:
         elif (array[i, 2:] < array[i, :2]).any():
             problem = "it is inverted, x2 < x1 or y2 < y1"
         else:
-            problem = "it is partly or wholly outside; boxes.clip cuts boxes to an image"
+            problem = (
+                "it is partly or wholly outside; boxes.clip cuts boxes to an image"
+            )
         raise ValueError(
             f"{where}[{i}] must satisfy 0 <= x1 <= x2 <= width - 1 and 0 <= y1 <= y2 "
             f"<= height - 1 in an image of {width} x {height}, got "
@@ -281,7 +283,9 @@ class Record:
         fields = dict(self.__dict__, flipped=not self.flipped)
         for name in ("boxes", "proposals"):
             if fields[name] is not None:
-                fields[name] = _frozen(_boxes.flip(fields[name], self.width, inclusive=True))
+                fields[name] = _frozen(
+                    _boxes.flip(fields[name], self.width, inclusive=True)
+                )
         return Record._unchecked(**fields)
 
     def match(self, boxes: ArrayLike) -> tuple[Array, Array]:
@@ -799,7 +803,9 @@ class Roidb(Sequence[Record]):
             truth = np.flatnonzero(record.trainable)
             index = np.concatenate([index[some], truth])
             rois = np.concatenate([record.proposals[some], record.boxes[truth]])
-            deltas = _boxes.encode(rois, record.boxes[index], inclusive=True).astype(np.float64)
+            deltas = _boxes.encode(rois, record.boxes[index], inclusive=True).astype(
+                np.float64
+            )
             row = record.classes[index] if per_class else np.zeros(len(index), int)
             for k in np.unique(row):
                 part = deltas[row == k]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
-from jax_roipool.data import checks
 from jax_roipool.arguments import check_int
+from jax_roipool.data import checks
 from jax_roipool.data.roidb import Array, Record
 
 _FOUR = ("bbox_means", "bbox_stds", "bbox_inside_weights")
@@ -219,7 +219,10 @@ def _in_crowd(rois: Array, crowd: Array, threshold: float) -> Array:
     low = np.maximum(rois[:, None, :2], crowd[None, :, :2])
     high = np.minimum(rois[:, None, 2:], crowd[None, :, 2:])
     shared = _boxes.areas(np.concatenate([low, high], axis=-1), inclusive=True)
-    share = shared / np.maximum(_boxes.areas(rois, inclusive=True), np.float32(1e-30))[:, None]
+    share = (
+        shared
+        / np.maximum(_boxes.areas(rois, inclusive=True), np.float32(1e-30))[:, None]
+    )
     return (share > np.float32(threshold)).any(axis=1)
 
 

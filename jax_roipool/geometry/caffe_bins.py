@@ -85,5 +85,3 @@ def bin_bounds(
         jnp.clip(first + begin, 0, extent),
         jnp.clip(first + end, 0, extent),
     )
-
-

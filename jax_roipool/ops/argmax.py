@@ -25,16 +25,21 @@ def keep_for_remat(x: Array) -> Array:
     return checkpoint_name(x, "roi_pool_argmax")
 
 
-def _plain_gather(tangent: Array, image_index: Array, argmax: Array, *, layout: str) -> Array:
+def _plain_gather(
+    tangent: Array, image_index: Array, argmax: Array, *, layout: str
+) -> Array:
     """The tangent at the stored argmax, 0 where that names no cell."""
     if plain.has_zero(tangent.shape):  # nothing that JAX could take slices of
         return jnp.zeros(argmax.shape, tangent.dtype)
     tangent = plain.channels_last(tangent, layout)
     *group_shape, images, height, width, channels = tangent.shape
-    where = _coordinates(image_index, argmax, group_shape, images, height * width, layout)
-    flat = tangent.reshape(math.prod(group_shape), images, height * width, channels)
+    cells = height * width
+    where = _coordinates(image_index, argmax, group_shape, images, cells, layout)
+    flat = tangent.reshape(math.prod(group_shape), images, cells, channels)
     pooled = flat.at[where].get(mode="fill", fill_value=0)
-    return plain.to_layout(pooled.reshape(*image_index.shape, *pooled.shape[1:]), layout)
+    return plain.to_layout(
+        pooled.reshape(*image_index.shape, *pooled.shape[1:]), layout
+    )
 
 
 def _plain_scatter(
@@ -52,9 +57,10 @@ def _plain_scatter(
     images, height, width = map_size
     channels = cotangent.shape[-1]
     group_shape = image_index.shape[:group_ndim]
-    where = _coordinates(image_index, argmax, group_shape, images, height * width, layout)
+    cells = height * width
+    where = _coordinates(image_index, argmax, group_shape, images, cells, layout)
     wide = jnp.promote_types(dtype, jnp.float32)
-    sums = jnp.zeros((math.prod(group_shape), images, height * width, channels), wide)
+    sums = jnp.zeros((math.prod(group_shape), images, cells, channels), wide)
     sums = sums.at[where].add(
         cotangent.reshape(where[2].shape).astype(wide),
         mode="drop",

@@ -11,6 +11,7 @@
 
 #include "arrays.h"
 #include "call.h"
+#include "core/sizes.h"
 #include "cpu/dispatch.h"
 #include "frames.h"
 #include "op.h"
@@ -156,6 +157,66 @@ void MalformAttributes(const Op& op, const Frame& right) {
   }
 }
 
+// --- Sizes, and pyramids, which no handler has yet
+
+std::string WordsOf(std::vector<std::vector<int64_t>> levels, Maps* maps) {
+  std::vector<Shape> shapes;
+  for (const auto& dims : levels) {
+    shapes.push_back({dims.data(), static_cast<int64_t>(dims.size())});
+  }
+  return MakeMaps(shapes.data(), static_cast<int>(shapes.size()), maps);
+}
+
+void DemandDivisions() {
+  const int64_t kLarge = int64_t{1} << 40;
+  for (const int64_t by : {int64_t{7}, kLarge / 16 + 1}) {
+    for (const int64_t number : {int64_t{0}, int64_t{100}, kLarge}) {
+      const Division got = Divide(number, by);
+      if (got.quotient != number / by || got.remainder != number % by) {
+        Fail("a division");
+      }
+    }
+  }
+}
+
+void DemandLevels() {
+  for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
+    const auto dims = [layout](int64_t images, int64_t height, int64_t width,
+                               int64_t channels) -> std::vector<int64_t> {
+      if (layout == Layout::kNHWC) return {2, images, height, width, channels};
+      return {2, images, channels, height, width};
+    };
+    Maps maps{};
+    maps.layout = layout;
+    maps.element = Element::kFloat32;
+    const std::vector<int64_t> first = dims(3, 8, 10, 7);
+    if (!WordsOf({first, dims(3, 4, 5, 7), dims(3, 0, 3, 7)}, &maps).empty() ||
+        maps.num_levels != 3 || maps.groups != 2 || maps.images != 3 ||
+        maps.channels != 7 || maps.levels[1].height != 4 ||
+        maps.levels[1].width != 5 || maps.map_size(1) != 140) {
+      Fail("a pyramid of three levels");
+    }
+    if (!WordsOf({dims(3, 0, 2, 7), dims(3, 0, 1, 7)}, &maps).empty() ||
+        maps.images != 0) {
+      Fail("levels without cells");
+    }
+    for (const auto& other :
+         {dims(4, 4, 5, 7), dims(3, 4, 5, 6), {3, 4, 5, 7}}) {
+      if (WordsOf({first, other}, &maps).find("levels disagree") != 0) {
+        Fail("levels that disagree");
+      }
+    }
+    const std::vector<std::vector<int64_t>> many(kMaxLevels + 1, first);
+    for (const auto& levels : {many, {}}) {
+      if (WordsOf(levels, &maps).find("there must be 1 to") != 0) {
+        Fail("a number of levels");
+      }
+    }
+  }
+}
+
+// --- Calls without memory
+
 // Maps without cells take no memory; neither may what is planned for them.
 void DemandNothingForEmptyMaps(const Op& op) {
   if (op.operands[0] != Array::kMap || op.results[0] != Array::kPooled) return;
@@ -217,6 +278,8 @@ int RunMalformed() {
       MalformAttributes(op, right);
     }
   }
+  DemandDivisions();
+  DemandLevels();
   if (cpu::SetIsa("sse5") || cpu::SetIsa("")) Fail("no such instruction set");
   std::printf("malformed: %lld, all refused\n",
               static_cast<long long>(refusals));

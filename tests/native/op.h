@@ -52,7 +52,7 @@ struct Op {
   // One for each result.
   std::vector<Wanted> (*expect)(const Call& call);
 
-  // Which results there are that only this array tells the shape of.
+  // Whether this array alone tells how many bins there are.
   bool AloneWithBins(Array array) const {
     int count = 0;
     for (const auto* arrays : {&operands, &results}) {

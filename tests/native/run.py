@@ -159,7 +159,7 @@ def build(mode: str, program: str, csrc: pathlib.Path = CSRC) -> pathlib.Path:
     # TSan looks at what threads share, of which kernels know nothing.
     isas = {"baseline": []} if mode == "tsan" else ISAS
     if len(isas) > 1:
-        include.append("-DJAX_ROIPOOL_X86")
+        base.append("-DJAX_ROIPOOL_X86")
     if program == "driver":
         include += ["-isystem", str(ffi_include())]
     objects, commands = [], []

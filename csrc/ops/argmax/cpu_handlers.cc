@@ -22,8 +22,8 @@ ffi::Error RoiGather(ffi::ThreadPool threads, ffi::AnyBuffer tangent,
         const ArgmaxGatherPlan plan =
             PlanArgmaxGather(call, NumThreads(threads));
         const auto& kernels = ArgmaxGatherKernelsFor(CurrentIsa());
-        return RunPlan(threads, plan, plan.Planned(call),
-                       kernels.gather[static_cast<int>(call.maps.element)]);
+        const auto kernel = kernels.gather[static_cast<int>(call.maps.element)];
+        return RunPlan(threads, plan, plan.Planned(call), kernel);
       },
       tangent, image_index, argmax, *pooled, layout);
 }
@@ -38,8 +38,9 @@ ffi::Error RoiScatter(ffi::ThreadPool threads, ffi::AnyBuffer cotangent,
         const ArgmaxScatterPlan plan =
             PlanArgmaxScatter(call, NumThreads(threads));
         const auto& kernels = ArgmaxScatterKernelsFor(CurrentIsa());
-        return RunPlan(threads, plan, plan.Planned(call),
-                       kernels.scatter[static_cast<int>(call.maps.element)]);
+        const auto kernel =
+            kernels.scatter[static_cast<int>(call.maps.element)];
+        return RunPlan(threads, plan, plan.Planned(call), kernel);
       },
       cotangent, image_index, argmax, *gradient, layout);
 }

@@ -23,8 +23,8 @@ ffi::Error Run(ffi::ThreadPool& threads, const MaxPoolCall& call) {
   const MaxPoolKernels& kernels = MaxPoolKernelsFor(CurrentIsa());
   const MaxPoolPlan plan =
       PlanMaxPool(call, kernels.vector_bytes, NumThreads(threads));
-  return RunPlan(threads, plan, plan.Planned(call),
-                 kernels.pool[static_cast<int>(call.maps.element)]);
+  const auto kernel = kernels.pool[static_cast<int>(call.maps.element)];
+  return RunPlan(threads, plan, plan.Planned(call), kernel);
 }
 
 using Handlers = MaxPoolHandlers<ffi::ThreadPool, ffi::ThreadPool, Run>;

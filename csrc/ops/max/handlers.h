@@ -16,8 +16,7 @@
 
 namespace jax_roipool {
 
-// Context is what a handler is bound to, and decoded gives run(context, call),
-// unless the call is wrong or has no results.
+// run(context, call), unless the call is wrong or has no results.
 template <typename Context, typename Run>
 xla::ffi::Error HandleMaxPool(Context& context, const Run& run,
                               const xla::ffi::AnyBuffer& features,
