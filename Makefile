@@ -3,6 +3,7 @@
 #   PYTHON=python3.13   the interpreter behind the virtual environment
 #   VENV=.venv-3.13     where that environment lies
 #   JAX='jax==0.10.2'   the jax in it; the newest where nothing is said
+#   TESTS=tests/ops     the tests; all where nothing is said
 #   PYTEST_ARGS='-k x'  more arguments for pytest
 #
 # and for the CUDA kernels
@@ -14,6 +15,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+TESTS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
@@ -49,7 +51,7 @@ sources := pyproject.toml CMakeLists.txt $(shell find csrc tools -name '*.pyc' -
 help:
 	@echo "make demo     build, pool RoIs on a photograph (quickstart.png), then train"
 	@echo "              a detector in minutes (detector.png)"
-	@echo "make test     build, then run the tests"
+	@echo "make test     build, then run the tests (TESTS='tests/ops')"
 	@echo "make lint     ruff, clang-format, mypy, as pre-commit runs them"
 	@echo "make nightly  the tests that take too long for every change"
 	@echo "make coverage  every line of the op's Python is reached by a test"
@@ -69,21 +71,22 @@ demo: $(VENV)/built
 	MPLBACKEND=agg $(python) -m examples.faster_rcnn demo --picture detector.png
 
 test: $(VENV)/built
-	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) $(PYTEST_ARGS) $(TESTS)
 
 lint: $(VENV)/built $(VENV)/lint
 	PATH="$(abspath $(VENV))/bin:$$PATH" pre-commit run --all-files --show-diff-on-failure
 
 nightly: $(if $(filter Linux,$(shell uname)),cuda-usage,$(VENV)/built)
-	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS)
+	JAX_PLATFORMS=cpu $(python) -m pytest $(workers) -m nightly $(PYTEST_ARGS) $(TESTS)
 	$(MAKE) coverage soak
 
 # On one instruction set: the Python is the same for all.
-uncovering := data on_host test_case _channels quickstart processes
+covering := tests/ops tests/boxes tests/package tests/cuda/test_lowering.py
+uncovering := test_case _channels quickstart processes soak
 coverage: $(VENV)/built $(VENV)/coverage
 	rm -rf build/coverage
 	JAX_PLATFORMS=cpu $(python) -m coverage run -m pytest $(workers) $(PYTEST_ARGS) \
-	  --one-isa -k 'not soak $(uncovering:%=and not %)'
+	  --one-isa $(covering) -k 'not ($(subst $() , or ,$(uncovering)))'
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage report
 
@@ -103,8 +106,11 @@ cuda: $(VENV)/wanted
 	@$(MAKE) --no-print-directory $(VENV)/built
 	@$(python) -c 'import jax_roipool._cuda as m; print("_cuda built for", m.ARCHITECTURES)'
 
+# What it finds on all architectures is kept, for CI to know which sources it saw.
 cuda-usage: cuda
-	$(python) tools/cuda_usage.py report
+	$(python) tools/cuda_usage.py report > build/cuda_usage.txt; status=$$?; \
+	  cat build/cuda_usage.txt; exit $$status
+	$(if $(CUDA_ARCHITECTURES),,$(python) tests/cuda/usage.py keep < build/cuda_usage.txt)
 
 test-cuda bench-cuda: CUDA_ARCHITECTURES := $(or $(CUDA_ARCHITECTURES),native)
 

@@ -30,6 +30,8 @@ def nvcc(tmp_path, monkeypatch):
     """Makes nvcc of a version; the machine's own are out of sight."""
     for variable in ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "CMAKE_ARGS"):
         monkeypatch.delenv(variable, raising=False)
+    # The C++ compiler stays in sight.
+    monkeypatch.setenv("CXX", shutil.which("c++") or "c++")
     monkeypatch.setenv("PATH", "/nowhere")
     real = os.path.exists
     monkeypatch.setattr(

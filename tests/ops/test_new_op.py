@@ -163,7 +163,7 @@ def moved(function, *operands):
     """The collectives in the compiled program."""
     text = jax.jit(function).lower(*operands).compile().as_text()
     return re.findall(
-        r"= \S+ (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+        r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
         r"(?:-start)?\(",
         text,
     )
@@ -400,3 +400,190 @@ def test_it_has_a_place_among_the_ops(ops):
     assert set(lowering.ops()) >= {"test_box_sum", "test_box_spread"}
     with pytest.raises(ValueError, match="there is an op 'test_box_sum' already"):
         lowering.register(ops[0])
+
+
+# --- A pyramid: several maps, each with rows and columns of its own ----------
+
+LEVELS = ((6, 7), (3, 4))
+
+
+def plain_pyramid(*operands, output_size, layout):
+    """The sum over the level that each RoI names, at half the scale per level."""
+    *maps, boxes, image_index, level = operands
+    out = 0
+    for number, one in enumerate(maps):
+        which = jnp.where(level == number, image_index, -1)
+        scaled = boxes / 2**number
+        out += plain_sum(one, scaled, which, output_size=output_size, layout=layout)
+    return out
+
+
+def plain_pyramid_spread(
+    pooled, boxes, image_index, level, *, map_sizes, group_ndim, layout
+):
+    images, *cells = map_sizes
+    return [
+        plain_spread(
+            pooled,
+            boxes / 2**number,
+            jnp.where(level == number, image_index, -1),
+            map_size=(images, *cells[2 * number : 2 * number + 2]),
+            group_ndim=group_ndim,
+            layout=layout,
+        )
+        for number in range(len(cells) // 2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def pyramid_ops():
+    """Over a pyramid, and its transpose; derivatives of such are the op's own."""
+    before = lowering.ops()
+    sums = lowering.register(
+        Op(
+            "test_pyramid_sum",
+            "*G N H W C, G K 4, G K, G K -> G K P Q C",
+            plain=plain_pyramid,
+            sizes={"output_size": "P Q"},
+            example=no_example,
+        )
+    )
+    spread = lowering.register(
+        Op(
+            "test_pyramid_spread",
+            "G K P Q C, G K 4, G K, G K -> *G N H W C",
+            plain=plain_pyramid_spread,
+            sizes={"map_sizes": "N H W"},
+            example=no_example,
+        )
+    )
+    yield sums, spread
+    for name in lowering.ops().keys() - before.keys():
+        del lowering._ops[name]
+
+
+@pytest.fixture
+def pyramid(pyramid_ops):
+    sums, spread = pyramid_ops
+
+    @partial(jax.custom_vjp, nondiff_argnums=(4,))
+    def call(maps, boxes, image_index, level, layout="NHWC"):
+        operands = *maps, boxes, image_index, level
+        return sums.bind(*operands, output_size=SIZE, layout=layout)
+
+    def forward(maps, boxes, image_index, level, layout):
+        out = call(maps, boxes, image_index, level, layout)
+        return out, (boxes, image_index, level, [x.shape for x in maps])
+
+    def backward(layout, kept, cotangent):
+        boxes, image_index, level, shapes = kept
+        params = {"output_size": SIZE, "layout": layout}
+        sizes = sums.all_sizes(
+            [*shapes, boxes.shape, image_index.shape, level.shape], params
+        )
+        out = spread.bind(
+            cotangent,
+            boxes,
+            image_index,
+            level,
+            **spread.size_params(sizes, boxes.ndim - 2),
+            layout=layout,
+        )
+        return tuple(out), None, None, None
+
+    call.defvjp(forward, backward)
+    return call
+
+
+def pyramid_inputs(*groups):
+    maps, boxes, image_index = inputs(*groups)
+    small = few_values(*groups, N, *LEVELS[1], C, seed=7)
+    level = rng(9).integers(-1, 3, image_index.shape).astype(np.int32)
+    return (maps, small), boxes, image_index, level
+
+
+def pyramid_oracle(maps, boxes, image_index, level):
+    """One group, by the op on one map."""
+    return sum(
+        plain_sum(
+            one,
+            boxes / 2**number,
+            np.where(level == number, image_index, -1),
+            output_size=SIZE,
+            layout="NHWC",
+        )
+        for number, one in enumerate(maps)
+    )
+
+
+def pyramid_loss(call, maps, boxes, image_index, level, **kwargs):
+    return (call(maps, boxes, image_index, level, **kwargs) ** 2).sum()
+
+
+def test_a_pyramid(pyramid):
+    operands = pyramid_inputs()
+    want = pyramid_oracle(*operands)
+    assert np.any(want)
+    same(jax.jit(pyramid)(*operands), want)
+    maps, *others = operands
+    got = jax.grad(partial(pyramid_loss, pyramid))(*operands)
+    want = jax.grad(partial(pyramid_loss, pyramid_oracle))(*operands)
+    same(got, want)
+
+
+def test_a_pyramid_with_channels_first_and_groups(pyramid):
+    maps, *others = pyramid_inputs(3)
+    first = tuple(np.moveaxis(x, -1, -3) for x in maps)
+    got = pyramid(first, *others, "NCHW")
+    for g in range(3):
+        want = pyramid_oracle([x[g] for x in maps], *(x[g] for x in others))
+        same(got[g], np.moveaxis(want, -1, -3))
+    gradient = jax.grad(partial(pyramid_loss, pyramid))(maps, *others)
+    for g in range(3):
+        one = tuple(x[g] for x in maps), *(x[g] for x in others)
+        want = jax.grad(partial(pyramid_loss, pyramid_oracle))(*one)
+        same(tuple(x[g] for x in gradient), want)
+
+
+@pytest.mark.parametrize("mapped", MAPPED.values(), ids=MAPPED)
+def test_vmap_of_a_pyramid(pyramid, mapped):
+    several = pyramid_inputs(3)
+    axes = mapped[0], *[mapped[1]] * 3
+    operands = [
+        jax.tree.map(lambda x, a=a: x if a is not None else x[0], some)
+        for some, a in zip(several, axes, strict=True)
+    ]
+
+    def each(f):
+        return [
+            f(*(
+                jax.tree.map(lambda x, a=a, b=b: x if a is None else x[b], some)
+                for some, a in zip(operands, axes, strict=True)
+            ))
+            for b in range(3)
+        ]  # fmt: skip
+
+    same(jax.vmap(pyramid, axes)(*operands), np.stack(each(pyramid)))
+    gradient = jax.grad(partial(pyramid_loss, pyramid))
+    got = jax.vmap(gradient, axes)(*operands)
+    for level, want in enumerate(zip(*each(gradient), strict=True)):
+        same(got[level], np.stack(want))
+
+
+@pytest.mark.parametrize(
+    ("spec", "sums"), [(P("d"), 0), (P(None, "d"), 1)], ids=["groups", "RoIs"]
+)
+def test_a_sharded_pyramid(pyramid, devices, spec, sums):
+    mesh = jax.make_mesh((devices,), ("d",), axis_types=(AxisType.Auto,))
+    maps, *others = pyramid_inputs(devices)
+    gradient = jax.grad(partial(pyramid_loss, pyramid))
+    want = pyramid(maps, *others), gradient(maps, *others)
+    with jax.set_mesh(mesh):
+        of_maps = P() if sums else spec
+        maps = jax.device_put(maps, NamedSharding(mesh, of_maps))
+        others = jax.device_put(others, NamedSharding(mesh, spec))
+        assert moved(pyramid, maps, *others) == []
+        found = moved(gradient, maps, *others)
+        assert set(found) == ({"all-reduce"} if sums else set())
+        same(jax.jit(pyramid)(maps, *others), want[0])
+        same(jax.jit(gradient)(maps, *others), want[1])
