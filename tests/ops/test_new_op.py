@@ -525,7 +525,6 @@ def test_a_pyramid(pyramid):
     want = pyramid_oracle(*operands)
     assert np.any(want)
     same(jax.jit(pyramid)(*operands), want)
-    maps, *others = operands
     got = jax.grad(partial(pyramid_loss, pyramid))(*operands)
     want = jax.grad(partial(pyramid_loss, pyramid_oracle))(*operands)
     same(got, want)
