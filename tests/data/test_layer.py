@@ -105,6 +105,7 @@ def test_rois_are_sampled_anew_in_every_epoch(roidb, stream):
     assert changed > COUNT / 2
 
 
+@pytest.mark.nightly
 def test_workers_do_not_change_the_stream(roidb, stream):
     """Nor does a resume within an epoch with another number of them."""
     with layer_of(roidb, workers=2, epochs=2) as layer:
@@ -124,6 +125,7 @@ def test_workers_do_not_change_the_stream(roidb, stream):
             assert_same([next(layer)], stream[len(stream) // 2 :][:1])
 
 
+@pytest.mark.nightly
 def test_a_worker_killed(roidb, stream):
     with layer_of(roidb, workers=2, epochs=2, prefetch=1) as layer:
         got = [next(layer) for _ in range(3)]
@@ -306,7 +308,7 @@ def broken(roidb, which):
     return Roidb.from_records(records, CLASSES)
 
 
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("count", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_an_image_that_cannot_be_read(roidb, stream, count, caplog):
     bad = broken(roidb, {3, 11})
     with layer_of(bad, workers=count, epochs=1) as layer:
@@ -468,12 +470,14 @@ def test_workers_end_with_the_layer(roidb):
     np.testing.assert_array_equal(batch.data, before)
 
 
+@pytest.mark.nightly
 def test_exit_without_close_is_clean(tmp_path):
     done = run_script(tmp_path, "exit")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
+@pytest.mark.nightly
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     done = run_script(tmp_path, "kill")
     children = [int(pid) for pid in done.stdout.split()]
@@ -484,6 +488,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.nightly
 def test_a_script_without_a_guard_is_told(tmp_path):
     done = run_script(tmp_path, "exit", guard="")
     assert done.returncode == 1

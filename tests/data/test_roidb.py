@@ -847,7 +847,7 @@ def test_the_problem_of_a_box_is_named(box, problem):
     ):
         with pytest.raises(ValueError, match=problem) as error:
             call()
-        assert ("data.clip" in str(error.value)) == clips
+        assert ("boxes.clip" in str(error.value)) == clips
 
 
 def test_voc_missing_and_empty(voc):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_roipool import data
+from jax_roipool import boxes, data
 from jax_roipool.data import Record, Roidb, SamplingConfig, sample
 from tests.oracle import data as data_oracle
 
@@ -138,7 +138,7 @@ def test_properties_of_samples():
             assert drawn <= (every == roi).all(axis=1).sum()
         # A target decodes to the ground truth.
         deltas = got.bbox_targets.reshape(64, K, 4)[np.arange(64), got.labels]
-        back = data.decode(got.rois, deltas, stds=config.bbox_stds)
+        back = boxes.decode(got.rois, deltas, stds=config.bbox_stds, inclusive=True)
         np.testing.assert_allclose(back[fg], r.boxes[index[fg]], atol=1e-3)
 
 

@@ -89,6 +89,7 @@ def test_the_same_seed_gives_the_same_bits(unbroken, trainer, roidb, source, tmp
     equal(again.state, unbroken[1].state)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_saves_and_a_resumed_run_equals_an_unbroken_one(
     unbroken, trainer, roidb, source, tmp_path, monkeypatch
 ):
@@ -503,6 +504,7 @@ def test_numbers_that_are_none(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_options_that_do_not_fit(capsys, tmp_path, unbroken, source):
     run, nowhere = unbroken[0], tmp_path / "nowhere"
     scene = ("--scenes", source.path)

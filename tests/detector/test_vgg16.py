@@ -123,6 +123,7 @@ def test_dropout_is_for_training_alone():
     assert (one != other).any()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("frozen_blocks", [0, 2])
 def test_the_first_blocks_keep_their_weights(frozen_blocks):
     """Without a gradient, they neither decay nor move on."""
