@@ -6,6 +6,7 @@ CPU and CUDA run its plain JAX; everything else is what `Op`, `register` and
 `define_linear` make of a signature.
 """
 
+import dataclasses
 import math
 import re
 from functools import partial
@@ -19,9 +20,14 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from jax_roipool import lowering, partitioning, plain
+from jax_roipool import arguments, forms, lowering, partitioning, plain
+from jax_roipool.geometry.caffe_bins import bin_bounds
 from jax_roipool.primitive import Op, define_linear
-from tests.cases import few_values, rng
+from tests import table
+from tests.cases import CASES, LAYOUTS, few_values, rng
+from tests.ops import test_gradients, test_hostile_boxes, test_limits, test_values
+from tests.oracle import roi_pool as oracle_of_bins
+from tests.oracle.rois import image_of
 
 SIZE = (2, 3)
 
@@ -45,7 +51,12 @@ def bands(boxes, image_index, size, images, height, width):
     return rows, columns, jax.nn.one_hot(image_index, images)
 
 
-def plain_sum(maps, boxes, image_index, *, output_size, layout):
+def wide(x):
+    """In float32 or wider, to be summed."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def plain_sum(maps, boxes, image_index, *, output_size, layout, bands=bands):
     maps = plain.channels_last(maps, layout)
     *groups, images, height, width, channels = maps.shape
     flat = maps.reshape(math.prod(groups), images, height, width, channels)
@@ -53,12 +64,14 @@ def plain_sum(maps, boxes, image_index, *, output_size, layout):
     boxes = boxes.reshape(len(flat), math.prod(rois), 4)
     which = image_index.reshape(boxes.shape[:2])
     rows, columns, one = bands(boxes, which, output_size, images, height, width)
-    out = jnp.einsum("gkph,gkqw,gkn,gnhwc->gkpqc", rows, columns, one, flat)
+    out = jnp.einsum("gkph,gkqw,gkn,gnhwc->gkpqc", rows, columns, one, wide(flat))
     out = out.astype(maps.dtype).reshape(*groups, *rois, *output_size, channels)
     return plain.to_layout(out, layout)
 
 
-def plain_spread(pooled, boxes, image_index, *, map_size, group_ndim, layout):
+def plain_spread(
+    pooled, boxes, image_index, *, map_size, group_ndim, layout, bands=bands
+):
     pooled = plain.channels_last(pooled, layout)
     *output_size, channels = pooled.shape[-3:]
     groups = image_index.shape[:group_ndim]
@@ -67,7 +80,7 @@ def plain_spread(pooled, boxes, image_index, *, map_size, group_ndim, layout):
     boxes = boxes.reshape(*flat.shape[:2], 4)
     which = image_index.reshape(flat.shape[:2])
     rows, columns, one = bands(boxes, which, output_size, *map_size)
-    out = jnp.einsum("gkph,gkqw,gkn,gkpqc->gnhwc", rows, columns, one, flat)
+    out = jnp.einsum("gkph,gkqw,gkn,gkpqc->gnhwc", rows, columns, one, wide(flat))
     out = out.astype(pooled.dtype).reshape(*groups, *map_size, channels)
     return plain.to_layout(out, layout)
 
@@ -586,3 +599,144 @@ def test_a_sharded_pyramid(pyramid, devices, spec, sums):
         assert set(found) == ({"all-reduce"} if sums else set())
         same(jax.jit(pyramid)(maps, *others), want[0])
         same(jax.jit(gradient)(maps, *others), want[1])
+
+
+# --- A public function, and a row of the table -------------------------------
+
+
+def mean_bands(scale, boxes, image_index, size, images, height, width):
+    """As `bands`, for the mean of Caffe's bins."""
+    boxes = jnp.where(image_index[..., None] >= 0, boxes, 0)
+
+    def means(axis, factor, bins, extent):
+        begin, end = bin_bounds(
+            boxes[..., axis], boxes[..., axis + 2], factor, bins, extent
+        )
+        cells = jnp.arange(extent)
+        inside = (cells >= begin[..., None]) & (cells < end[..., None])
+        return inside / jnp.maximum(end - begin, 1)[..., None].astype(jnp.float32)
+
+    rows = means(1, scale[0], size[0], height)
+    columns = means(0, scale[1], size[1], width)
+    return rows, columns, jax.nn.one_hot(image_index, images)
+
+
+def plain_mean(*operands, spatial_scale, **params):
+    return plain_sum(*operands, **params, bands=partial(mean_bands, spatial_scale))
+
+
+def plain_mean_spread(*operands, spatial_scale, **params):
+    return plain_spread(*operands, **params, bands=partial(mean_bands, spatial_scale))
+
+
+def mean_oracle(features, rois, size, scale, valid=None):
+    """The mean of every bin, 0 without cells, in float64."""
+    images, height, width, channels = features.shape
+    out = np.zeros((len(rois), *size, channels))
+    for k, p, q, window in windows(rois, size, scale, valid, images, height, width):
+        if window[1].size:
+            cells = features[window].astype(np.float64)
+            out[k, p, q] = cells.mean(axis=(0, 1))
+    return out
+
+
+def mean_oracle_gradient(cotangent, features, rois, size, scale, valid=None):
+    images, height, width, _ = features.shape
+    out = np.zeros(features.shape)
+    for k, p, q, window in windows(rois, size, scale, valid, images, height, width):
+        if count := window[1].size:
+            np.add.at(out, window, cotangent[k, p, q].astype(np.float64) / count)
+    return out
+
+
+def windows(rois, size, scale, valid, images, height, width):
+    """Every bin of every RoI, and the index of its cells."""
+    for k, roi in enumerate(rois):
+        image = image_of(roi, images, valid is None or valid[k])
+        if image is None:
+            continue
+        rows = oracle_of_bins.bins(roi[2], roi[4], scale[0], size[0], height)
+        columns = oracle_of_bins.bins(roi[1], roi[3], scale[1], size[1], width)
+        for p, q in np.ndindex(*size):
+            cells = np.meshgrid(np.arange(*rows[p]), np.arange(*columns[q]))
+            yield k, p, q, (np.full(cells[0].shape, image), *cells)
+
+
+@pytest.fixture(scope="module")
+def mean_pool():
+    """The row of an op that is linear, and compared with a tolerance."""
+    before = lowering.ops()
+    mean = lowering.register(
+        Op(
+            "test_mean",
+            "G N H W C, G K 4, G K -> G K P Q C",
+            plain=plain_mean,
+            sizes={"output_size": "P Q"},
+            example=no_example,
+        )
+    )
+    spread = lowering.register(
+        Op(
+            "test_mean_spread",
+            "G K P Q C, G K 4, G K -> G N H W C",
+            plain=plain_mean_spread,
+            sizes={"map_size": "N H W"},
+            example=no_example,
+        )
+    )
+    define_linear(mean, spread)
+    define_linear(spread, mean)
+
+    def function(
+        features, rois, output_size, spatial_scale=1.0, *, valid=None, layout="NHWC"
+    ):
+        config = arguments.check_config(output_size, spatial_scale, layout)
+        arrays = arguments.check_arrays(features, rois, valid, layout)
+        operands = forms.canonical(*arrays, layout)
+        return mean.bind(*operands, **dataclasses.asdict(config))
+
+    finite = [case for case in CASES if np.isfinite(case.features).all()]
+    yield table.Row(
+        name="mean_pool",
+        function=function,
+        oracle=mean_oracle,
+        oracle_gradient=mean_oracle_gradient,
+        exact=False,
+        calls=({}, {}),
+        module="",
+        cases=tuple(finite),
+    )
+    for name in lowering.ops().keys() - before.keys():
+        del lowering._ops[name]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout", "every"),
+    [("float32", "NHWC", 1), ("bfloat16", "NCHW", 6), ("float64", "NHWC", 6)],
+)
+def test_a_row_is_all_that_values_and_gradients_need(mean_pool, dtype, layout, every):
+    for case in mean_pool.cases[::every]:
+        test_values.check(mean_pool, case, dtype, layout)
+        test_gradients.check(mean_pool, case, dtype, layout)
+
+
+def test_hostile_boxes_of_a_row(mean_pool):
+    test_hostile_boxes.check(mean_pool, (1.0, 0.5), LAYOUTS)
+
+
+def test_limits_of_a_row(mean_pool):
+    features, roi = few_values(1, 3, 4, 2), np.float32([[0, 1, 0, 3, 2]])
+    test_limits.check(mean_pool, features, roi, (1, 2), "NCHW", 1000)
+
+
+def test_a_tolerance_is_one(mean_pool):
+    """A result that is wrong is told, whatever the dtype."""
+    want, slack = np.float64([1.0, 0.0, np.inf, 70000.0]), np.full(4, 1e-5)
+    near = mean_pool.assert_near
+    near(np.float32([1 + 9e-6, -9e-6, np.inf, 70000.0]), want, slack)
+    near(np.float16([1.0, 0.0, np.inf, np.inf]), want, slack)
+    for wrong in ([1 + 3e-5, 0], [1, 3e-5], [np.nan, 0], [np.inf, 0]):
+        with pytest.raises(AssertionError):
+            near(np.float32(wrong), want[:2], slack[:2])
+    with pytest.raises(AssertionError):
+        near(np.float16([1 + 2**-10]), want[:1], slack[:1])
