@@ -8,7 +8,7 @@ from jax_roipool import valid_rois
 from tests.cases import assert_same
 
 
-def test_valid_rois(implementation):
+def test_valid_rois():
     nan, inf = np.nan, np.inf
     rois = np.array(
         [
@@ -37,7 +37,7 @@ def test_valid_rois(implementation):
         assert not valid_rois(features, wide_roi)[0]
 
 
-def test_float64_indices_of_numpy_are_not_rounded(implementation):
+def test_float64_indices_of_numpy_are_not_rounded():
     features = np.zeros((3, 1, 1, 1), np.float32)
     rois = np.zeros((6, 5))
     rois[:, 0] = [1.99999999999, 2.99999999999, -1e-60, 0.0, np.nan, np.inf]
