@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-VARIANTS = ("kernels", "portable")
+VARIANTS = ("kernels", "plain")
 BOXES = 6  # in an image
 PROFILED = 3  # steps
 
@@ -64,10 +64,10 @@ def main() -> None:
 
 def in_a_process(variant: str, arguments: list[str]) -> dict[str, Any]:
     """What a process says that pools as told."""
-    targets = {f"JAX_ROIPOOL_{p}_TARGET": "portable" for p in ("CPU", "CUDA")}
+    targets = {f"JAX_ROIPOOL_{p}_TARGET": "plain" for p in ("CPU", "CUDA")}
     done = subprocess.run(
         [sys.executable, __file__, *arguments, "--variant", variant],
-        env={**os.environ, **(targets if variant == "portable" else {})},
+        env={**os.environ, **(targets if variant == "plain" else {})},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -89,7 +89,7 @@ def test_tiny_and_huge_scales(implementation):
     ):
         rois = np.array([[0, 0, 0, x2, y2]], np.float32)
         if implementation == "plain" and scale == 3e38:
-            continue  # docs/design/portable.md
+            continue  # docs/design/plain.md
         _, argmax = oracle.roi_pool(features, rois, (1, 1), (scale, scale))
         got = roi_pool_with_argmax(features, rois, 1, scale)
         assert_same(got[1], argmax)
