@@ -141,6 +141,7 @@ class Op:
       dtypes: Of the results; `None` means that of the first operand.
       attributes: From the parameters to the custom call's, in exact types; `layout`
         is always one more.
+      called: What errors call the first operand and the results.
       workspace: From the operands' abstract values to those of arrays that the CUDA
         kernel works in, which XLA allocates as results.
       example: From a dtype and a layout to operands and parameters, for the
@@ -155,6 +156,7 @@ class Op:
     sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     dtypes: Sequence[Any] = (None,)
     attributes: Callable[..., dict[str, Any]] = _no_attributes
+    called: tuple[str, str] = ("features", "pooled")
     workspace: Callable[..., Sequence[Any]] | None = None
 
     @functools.cached_property
@@ -281,13 +283,13 @@ class Op:
                 if entry is not None and factor[0] in "gkc":
                     entries.setdefault(factor, entry)
         first = avals[0]
-        _check_size(f"an operand of {self.name}", first.shape)
+        _check_size(self.called[0], first.shape)
         dtypes = [first.dtype if x is None else jnp.dtype(x) for x in self.dtypes]
         dtypes += dtypes[-1:] * (len(results) - len(dtypes))  # of every level
         out = []
         for factors, dtype in zip(results, dtypes, strict=True):
             shape = tuple(sizes[factor] for factor in factors)
-            _check_size(f"the result of {self.name}", shape)
+            _check_size(self.called[1], shape)
             spec = _each_axis_once([entries.get(factor) for factor in factors])
             out.append(
                 first.update(

@@ -2,7 +2,7 @@
 // of a box: the only place that knows it.
 //
 // Host and device code, so that every backend pools the same bins. The Python
-// twin is `bin_bounds` in jax_roipool/reference.py; tests/test_geometry.py
+// twin is `bin_bounds` in jax_roipool/geometry; tests/ops/test_caffe_bins.py
 // holds the two together.
 //
 // All arithmetic is that of float32.h, of which each operation rounds on its

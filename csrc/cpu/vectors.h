@@ -5,7 +5,7 @@
 // Everything has internal linkage, here and in all that those include, and no
 // standard container is used: a weak symbol could be the copy that the linker
 // keeps for the whole library, in instructions that the CPU at hand may not
-// have. tests/test_build.py holds us to that.
+// have. tests/package/test_build.py holds us to that.
 
 #ifndef JAX_ROIPOOL_CSRC_CPU_VECTORS_H_
 #define JAX_ROIPOOL_CSRC_CPU_VECTORS_H_

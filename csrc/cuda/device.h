@@ -1,7 +1,7 @@
 // All that kernels and their launches use of CUDA, in one place.
 //
 // Kernels are also run on the host, as tests, one fiber per CUDA thread: there
-// tests/cuda_on_host/cuda/device.h stands in for this file. So what a kernel
+// tests/cuda/on_host/cuda/device.h stands in for this file. So what a kernel
 // needs beyond __syncthreads, __syncwarp, __shfl_sync, __match_any_sync,
 // __ballot_sync, __any_sync, __ffs and __popc belongs here and there.
 

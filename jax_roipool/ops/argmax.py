@@ -131,6 +131,7 @@ SCATTER = lowering.register(
         "G K P Q C, G K, G K P Q C -> G N H W C",
         plain=_plain_scatter,
         sizes={"map_size": "N H W"},
+        called=("the cotangent", "the gradient of features"),
         workspace=_workspace,
         example=lambda dtype, layout: _example(dtype, True, layout),
     )

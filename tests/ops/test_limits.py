@@ -30,7 +30,7 @@ def abstract(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-RESULT, OPERAND = r"the result of \w+ of shape", r"an operand of \w+ of shape"
+RESULT, OPERAND = "pooled of shape", "features of shape"
 TOO_LARGE = {
     "pooled": ((1, 4, 4, 2**20), (2**20, 5), MOST_BINS, RESULT),
     "pooled, just": ((1, 4, 4, 2**3), (2**5, 5), MOST_BINS, RESULT),
