@@ -271,37 +271,6 @@ def _roi_pool_with_argmax(
 # --- In plain JAX ------------------------------------------------------------
 
 
-# Floats are compared by integer keys in the order that pooling wants: +0 equals
-# -0, and a NaN is greater than all numbers and equal to every NaN. From the
-# first line on they are handled as the integers of their bits, because XLA on
-# CPU flushes subnormal floats to zero, even where it only moves half precision.
-
-
-class _FloatFormat:
-    """A float dtype as integers of its width."""
-
-    def __init__(self, dtype: Any) -> None:
-        info = jnp.finfo(dtype)
-        self.dtype = dtype
-        self.integer = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[info.bits]
-        self.greatest = self.integer(2 ** (info.bits - 1) - 1)
-        self.least = self.integer(-(2 ** (info.bits - 1)))
-        self.infinity = self.integer((2**info.nexp - 1) << info.nmant)
-
-    def bits(self, x: Array) -> Array:
-        return lax.bitcast_convert_type(x, self.integer)
-
-    def key(self, bits: Array) -> Array:
-        """Above `least`, whatever the float."""
-        magnitude = bits & self.greatest
-        key = jnp.where(bits < 0, -magnitude, magnitude)
-        return jnp.where(magnitude > self.infinity, self.greatest, key)
-
-    def value(self, key: Array) -> Array:
-        bits = jnp.where(key < 0, -key | self.least, key)
-        return lax.bitcast_convert_type(bits, self.dtype)
-
-
 def _plain_with_argmax(
     features: Array,
     boxes: Array,
@@ -316,7 +285,7 @@ def _plain_with_argmax(
     Cell by cell: step `s` looks at cell `s` of every bin at once, for as many
     steps as the largest bin has cells.
     """
-    number = _FloatFormat(features.dtype)
+    number = plain.FloatFormat(features.dtype)
     features = plain.channels_last(number.bits(features), layout)
     *group_shape, images, height, width, channels = features.shape
     group, index, valid = plain.flat_indices(image_index, group_shape, images)

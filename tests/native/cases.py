@@ -8,7 +8,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests import cases, oracle  # noqa: E402
+from tests import cases  # noqa: E402
+from tests.oracle.rois import image_of  # noqa: E402
 
 
 def records():
@@ -19,7 +20,7 @@ def records():
         with np.errstate(over="ignore"):
             boxes = case.rois[:, 1:].astype(np.float32)
         found = [
-            oracle.image_of(roi, images, one)
+            image_of(roi, images, one)
             for roi, one in zip(case.rois, valid, strict=True)
         ]
         image = np.array([-1 if i is None else i for i in found], np.int32)
