@@ -67,11 +67,18 @@ def refuse_mask(name: str, value: Any) -> None:
         )
 
 
-def check_forward_mode(forward_mode: Any) -> bool:
-    """`forward_mode`, if it is static and a bool."""
-    if isinstance(forward_mode, bool | np.bool_):
-        return bool(forward_mode)
-    raise TypeError(f"forward_mode must be a static bool, got {forward_mode!r}")
+def check_bool(name: str, value: Any) -> bool:
+    """The value, if it is static and a bool."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} must be a static bool, got {value!r}")
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether it is of integers or floats, JAX's own (bfloat16) among them."""
+    return bool(
+        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    )
 
 
 def check_layout(layout: Any) -> Layout:
@@ -217,10 +224,7 @@ def check_arrays(
             f"features must be one of {', '.join(_FEATURE_DTYPES)}, got "
             f"{features.dtype.name}"
         )
-    if not (
-        jnp.issubdtype(rois.dtype, jnp.floating)
-        or jnp.issubdtype(rois.dtype, jnp.integer)
-    ):
+    if not is_real(rois.dtype):
         raise TypeError(f"rois must be of a real dtype, got {rois.dtype.name}")
     _check_shapes(features.shape, rois.shape, layout)
     if valid is not None:

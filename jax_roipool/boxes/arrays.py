@@ -8,28 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_roipool.arguments import refuse_mask
+from jax_roipool.arguments import is_real, refuse_mask
 
-ONE, ZERO = np.float32(1), np.float32(0)
+ONE, ZERO, HALF = np.float32(1), np.float32(0), np.float32(0.5)
 
 
 def namespace(*arrays: Any) -> Any:
     """jax.numpy where any of the arrays is JAX's, else numpy."""
     return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
-
-
-def is_real(dtype: Any) -> bool:
-    """Whether it is of integers or floats, JAX's own (bfloat16) among them."""
-    return bool(
-        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    )
-
-
-def check_inclusive(inclusive: Any) -> bool:
-    """`inclusive`, if it is static and a bool."""
-    if isinstance(inclusive, bool | np.bool_):
-        return bool(inclusive)
-    raise TypeError(f"inclusive must be a static bool, got {inclusive!r}")
 
 
 def as_real(name: str, value: Any) -> Any:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from jax_roipool.arguments import check_bool
 from jax_roipool.boxes.arrays import (
+    HALF,
     ONE,
     ZERO,
     as_boxes,
     as_classes_of_boxes,
     as_real,
-    check_inclusive,
     compiled,
     join_classes,
     match_ranks,
@@ -21,7 +22,6 @@ from jax_roipool.boxes.arrays import (
 MAX_LOG_SIZE = math.log(1000 / 16)
 """The greatest growth of a side that Detectron's decoding allows, as a logarithm."""
 
-_HALF = np.float32(0.5)
 # Beyond it `exp` overflows float32.
 _MAX_EXP = np.float32(88.72283)
 
@@ -34,7 +34,7 @@ def _center_and_size(boxes: Any, inclusive: bool) -> tuple[Any, Any]:
     size = boxes[..., 2:] - boxes[..., :2]
     if inclusive:
         size = size + ONE
-    return boxes[..., :2] + _HALF * size, size
+    return boxes[..., :2] + HALF * size, size
 
 
 def encode(
@@ -73,7 +73,7 @@ def encode(
     """
     a, b = as_boxes("boxes", boxes), as_boxes("targets", targets)
     means, stds = _optional_boxes("means", means), _optional_boxes("stds", stds)
-    return _encode(a, b, means, stds, inclusive=check_inclusive(inclusive))
+    return _encode(a, b, means, stds, inclusive=check_bool("inclusive", inclusive))
 
 
 @compiled
@@ -133,7 +133,7 @@ def decode(
     means, stds = _optional_boxes("means", means), _optional_boxes("stds", stds)
     if max_log_size is not None:
         max_log_size = as_real("max_log_size", max_log_size)
-    inclusive = check_inclusive(inclusive)
+    inclusive = check_bool("inclusive", inclusive)
     return _decode(a, d, means, stds, max_log_size, inclusive=inclusive)
 
 
@@ -160,10 +160,10 @@ def _decode(
     grown = size * xp.exp(xp.minimum(log_size, _MAX_EXP))
     new_size = xp.where(overflows, np.float32(np.inf), grown)
     center = center + xp.where(size == 0, ZERO, shift * size)
-    low = center - _HALF * new_size
+    low = center - HALF * new_size
     # From the lower corner, so that what was encoded comes back; from the center
     # where that corner is infinite.
-    high = xp.where(xp.isinf(low), center + _HALF * new_size, low + new_size)
+    high = xp.where(xp.isinf(low), center + HALF * new_size, low + new_size)
     if inclusive:
         high = high - ONE
     # An infinite box at an infinite place: everywhere.

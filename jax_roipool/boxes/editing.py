@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
-
+from jax_roipool.arguments import check_bool
 from jax_roipool.boxes.arrays import (
+    HALF,
     ONE,
     ZERO,
     as_boxes,
     as_classes_of_boxes,
     as_real,
-    check_inclusive,
     compiled,
     join_classes,
     match_ranks,
@@ -18,7 +17,6 @@ from jax_roipool.boxes.arrays import (
 )
 
 _FORMATS = ("xyxy", "xywh", "cxcywh")
-_HALF = np.float32(0.5)
 
 
 def convert(boxes: Any, source: str, target: str, *, inclusive: bool = False) -> Any:
@@ -51,7 +49,7 @@ def convert(boxes: Any, source: str, target: str, *, inclusive: bool = False) ->
         if not isinstance(value, str) or value not in _FORMATS:
             raise ValueError(f"{name} must be one of {_FORMATS}, got {value!r}")
     boxes = as_boxes("boxes", boxes)
-    inclusive = check_inclusive(inclusive)
+    inclusive = check_bool("inclusive", inclusive)
     return _convert(boxes, source=source, target=target, inclusive=inclusive)
 
 
@@ -66,11 +64,11 @@ def _convert(boxes: Any, *, source: str, target: str, inclusive: bool, xp: Any) 
     else:
         low, size = place, rest
         if source == "cxcywh":
-            low = place - _HALF * size
+            low = place - HALF * size
     if target == "xyxy":
         return xp.concatenate([low, low + size - unit], axis=-1)
     if target == "cxcywh":
-        low = low + _HALF * size
+        low = low + HALF * size
     return xp.concatenate([low, size], axis=-1)
 
 
@@ -97,7 +95,7 @@ def clip(boxes: Any, height: Any, width: Any, *, inclusive: bool = False) -> Any
     """
     boxes = as_classes_of_boxes("boxes", boxes)
     height, width = as_real("height", height), as_real("width", width)
-    return _clip(boxes, height, width, inclusive=check_inclusive(inclusive))
+    return _clip(boxes, height, width, inclusive=check_bool("inclusive", inclusive))
 
 
 @compiled
@@ -141,7 +139,7 @@ def flip(boxes: Any, width: Any, *, inclusive: bool = False) -> Any:
       array([[ 96.,   3., 100.,   8.]], dtype=float32)
     """
     boxes, width = as_classes_of_boxes("boxes", boxes), as_real("width", width)
-    return _flip(boxes, width, inclusive=check_inclusive(inclusive))
+    return _flip(boxes, width, inclusive=check_bool("inclusive", inclusive))
 
 
 @compiled
@@ -176,7 +174,7 @@ def remove_small(boxes: Any, min_size: Any, *, inclusive: bool = False) -> Any:
     boxes, least = as_boxes("boxes", boxes), as_real("min_size", min_size)
     if least.ndim:
         raise ValueError(f"min_size must be one number, got shape {least.shape}")
-    return _remove_small(boxes, least, inclusive=check_inclusive(inclusive))
+    return _remove_small(boxes, least, inclusive=check_bool("inclusive", inclusive))
 
 
 @compiled

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_roipool.arguments import check_bool
 from jax_roipool.boxes.arrays import (
+    HALF,
     ONE,
     ZERO,
     as_boxes,
-    check_inclusive,
     compiled,
     match_ranks,
 )
@@ -170,7 +171,9 @@ def areas(boxes: Any, *, inclusive: bool = False) -> Any:
       >>> areas([[0, 0, 15, 9], [5, 5, 5, 5]], inclusive=True)
       array([160.,   1.], dtype=float32)
     """
-    return _areas(as_boxes("boxes", boxes), inclusive=check_inclusive(inclusive))
+    return _areas(
+        as_boxes("boxes", boxes), inclusive=check_bool("inclusive", inclusive)
+    )
 
 
 # --- All pairs ---------------------------------------------------------------
@@ -187,7 +190,7 @@ def _all_pairs(function: Any) -> Any:
     def call(boxes: Any, others: Any, inclusive: Any) -> Any:
         a = as_boxes("boxes", boxes, least_ndim=2)
         b = as_boxes("others", others, least_ndim=2)
-        return run(a, b, inclusive=check_inclusive(inclusive))
+        return run(a, b, inclusive=check_bool("inclusive", inclusive))
 
     return call
 
@@ -272,10 +275,9 @@ def _distance(a: _Columns, b: _Columns, pixel: _Pair | None, xp: Any) -> Any:
         relative = _ratio(xp.abs(length), longest, xp)
         return _area((relative, relative), xp)
 
-    half = np.float32(0.5)
     # Differences first, so that no sum of corners overflows.
-    dx = half * (a[0] - b[0]) + half * (a[2] - b[2])
-    dy = half * (a[1] - b[1]) + half * (a[3] - b[3])
+    dx = HALF * (a[0] - b[0]) + HALF * (a[2] - b[2])
+    dy = HALF * (a[1] - b[1]) + HALF * (a[3] - b[3])
     return _ratio(square(dx) + square(dy), square(width) + square(height), xp)
 
 
@@ -325,12 +327,11 @@ def _complete_iou(a: Any, b: Any, *, inclusive: bool, xp: Any) -> Any:
     distance = _distance(scaled_a, scaled_b, scale, xp)
     # An angle is not what it was where one axis alone became shorter: from the
     # boxes as they came, by halves, whose differences do not overflow.
-    half = np.float32(0.5)
-    pixel = (half, half) if inclusive else None
+    pixel = (HALF, HALF) if inclusive else None
     angles = []
     for box in (a, b):
         good = _are_boxes(box, inclusive, xp)[..., None]
-        halves = _columns(xp.where(good, box, ZERO) * half)
+        halves = _columns(xp.where(good, box, ZERO) * HALF)
         angles.append(_angle(halves, pixel, xp))
     aspect = np.float32(4 / np.pi**2) * xp.square(angles[0] - angles[1])
     weight = _ratio(aspect, ONE - overlap + aspect, xp)

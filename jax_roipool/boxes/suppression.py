@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_roipool.arguments import check_int, refuse_mask
-from jax_roipool.boxes.arrays import as_boxes, as_real, check_inclusive, namespace
+from jax_roipool.arguments import check_bool, check_int, refuse_mask
+from jax_roipool.boxes.arrays import as_boxes, as_real, namespace
 from jax_roipool.boxes.overlaps import pair_overlaps
 from jax_roipool.partitioning import match_varying_axes
 
@@ -84,7 +84,7 @@ def nms(
     call = functools.partial(
         _nms,
         max_outputs=check_int("max_outputs", max_outputs, 0),
-        inclusive=check_inclusive(inclusive),
+        inclusive=check_bool("inclusive", inclusive),
     )
     arrays = _check_candidates(boxes, scores, classes, valid)
     return _run(call, *arrays, threshold, least)
@@ -151,7 +151,7 @@ def soft_nms(
         _soft_nms,
         max_outputs=check_int("max_outputs", max_outputs, 0),
         sigma=float(width) if method == "gaussian" else None,
-        inclusive=check_inclusive(inclusive),
+        inclusive=check_bool("inclusive", inclusive),
     )
     arrays = _check_candidates(boxes, scores, classes, valid)
     return _run(call, *arrays, threshold, least)

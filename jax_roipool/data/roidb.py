@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jax_roipool import boxes as _boxes
-from jax_roipool.arguments import check_int
-from jax_roipool.boxes.arrays import is_real
+from jax_roipool.arguments import check_int, is_real
 from jax_roipool.data import checks
 from jax_roipool.data.progress import progress
 

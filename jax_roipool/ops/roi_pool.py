@@ -100,7 +100,7 @@ def roi_pool(
               [14., 15.]]], dtype=float32)
     """
     config = arguments.check_config(output_size, spatial_scale, layout)
-    forward_mode = arguments.check_forward_mode(forward_mode)
+    forward_mode = arguments.check_bool("forward_mode", forward_mode)
     arrays = arguments.check_arrays(features, rois, valid, layout)
     with _naming_forward_mode():
         return _roi_pool(*arrays, config, forward_mode)
@@ -143,7 +143,7 @@ def roi_pool_with_argmax(
       Array([13, 15], dtype=int32)
     """
     config = arguments.check_config(output_size, spatial_scale, layout)
-    forward_mode = arguments.check_forward_mode(forward_mode)
+    forward_mode = arguments.check_bool("forward_mode", forward_mode)
     arrays = arguments.check_arrays(features, rois, valid, layout)
     with _naming_forward_mode():
         return _roi_pool_with_argmax(*arrays, config, forward_mode)
