@@ -181,6 +181,10 @@ ROI_ALIGN_TORCHVISION = _roi_align(
 
 ROWS = (ROI_POOL, ROI_AVERAGE_POOL, ROI_ALIGN, ROI_ALIGN_TORCHVISION)
 
+# One of each kind: what follows from signatures and rules of derivatives alone is tried
+# on these.
+KINDS = (ROI_POOL, ROI_ALIGN)
+
 # All public functions that pool.
 FUNCTIONS = list(
     dict.fromkeys(f for op in ROWS for f in (op.function, op.with_argmax) if f)

@@ -20,7 +20,8 @@ def valid_rois(
     """Which RoIs are not empty.
 
     A RoI is empty where `valid` says so, where its image index is none of
-    0 ... N-1, where its level is none of those of `features`, or where one of its numbers is not finite (after boxes became
+    0 ... N-1, where its level is none, or where one of its numbers is not finite
+    (after boxes became
     float32). A box outside the image or a reversed one is not empty in this
     sense.
 
