@@ -7,6 +7,8 @@
 //
 //   Corner                   the type of boxes, float or double
 //   Axis MakeAxis(low, high, scale, num_bins)
+//   Range Reach(axis, num_bins, extent)
+//     cells outside of which no bin has entries
 //   MakeBin<kWeights>(axis, bin, extent, put)
 //     calls put(cell, weights) by rising cell, for no cell twice and for none
 //     whose weights are all 0, and gives the bin's divisor
@@ -51,13 +53,19 @@ struct MeanBands {
     return MakeBinAxis(low, high, scale, num_bins);
   }
 
+  JAX_ROIPOOL_HOST_DEVICE static Range Reach(const Axis& axis, int64_t num_bins,
+                                             int64_t extent) {
+    return {BinRange(axis, 0, extent).begin,
+            BinRange(axis, num_bins - 1, extent).end};
+  }
+
   template <int kWeights, class Put>
   JAX_ROIPOOL_HOST_DEVICE static double MakeBin(const Axis& axis, int64_t bin,
                                                 int64_t extent, Put&& put) {
-    static_assert(kWeights == kValue);
     const Range cells = BinRange(axis, bin, extent);
-    const double one = 1;
-    for (int32_t cell = cells.begin; cell < cells.end; ++cell) put(cell, &one);
+    const double weights[kWeights] = {1};  // a mean has no slope
+    for (int32_t cell = cells.begin; cell < cells.end; ++cell)
+      put(cell, weights);
     return cells.begin < cells.end ? cells.end - cells.begin : 1;
   }
 };
@@ -122,6 +130,25 @@ struct AlignBands {
     return {
         MakeSampleAxis(low, high, scale, num_bins, rule.samples, rule.aligned),
         scale, static_cast<double>(num_bins)};
+  }
+
+  // Rounding moves the samples of one bin past those of the next by less than
+  // the cells that are added here.
+  JAX_ROIPOOL_HOST_DEVICE static Range Reach(const Axis& axis, int64_t num_bins,
+                                             int64_t extent) {
+    const int64_t samples = axis.samples.samples;
+    if (samples <= 0) return {0, 0};
+    const T a = SampledBin<T>(axis.samples, 0).Coordinate(0);
+    const T b =
+        SampledBin<T>(axis.samples, num_bins - 1).Coordinate(samples - 1);
+    const T more =
+        4 + (a < 0 ? -a : a) * 0x1p-21f + (b < 0 ? -b : b) * 0x1p-21f;
+    const T low = (a < b ? a : b) - more, high = (a < b ? b : a) + more + 1;
+    const T border = static_cast<T>(extent);
+    if (low >= border || high <= 0) return {0, 0};
+    return {low > 0 ? static_cast<int32_t>(low) : 0,
+            static_cast<int32_t>(high < border ? static_cast<int64_t>(high)
+                                               : extent)};
   }
 
   template <int kWeights, class Put>
