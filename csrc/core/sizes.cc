@@ -121,6 +121,12 @@ std::string MakeMaps(const Shape* levels, int num_levels, Maps* maps) {
     maps->levels[i] = {cells_of[0], cells_of[1]};
     all_cells += cells;
   }
+  if (all_cells > 0 && maps->channels > 0) {  // else there are no numbers
+    int64_t count = num_levels;
+    if (!Multiply(maps->groups, &count) || !Multiply(maps->images, &count)) {
+      return "sizes overflow 64 bits: map " + ToString(first);
+    }
+  }
   // A map without cells takes no memory, and there may be any number of them:
   // plans count maps, and groups times images may be no int64. RoIs of such
   // maps give what RoIs give that name none.
@@ -176,6 +182,15 @@ std::string CheckSameChannels(const Maps& maps, const Bins& bins) {
   if (maps.channels == bins.channels) return "";
   return "the map has " + std::to_string(maps.channels) +
          " channels, pooled has " + std::to_string(bins.channels);
+}
+
+std::string CheckLevel(Shape level, Shape image_index) {
+  if (level.rank != image_index.rank ||
+      !SameDims(level.dims, image_index.dims, level.rank)) {
+    return "level must have the image indices' shape, got level " +
+           ToString(level) + ", image index " + ToString(image_index);
+  }
+  return "";
 }
 
 std::string CheckBoxes(Shape boxes, Shape image_index) {

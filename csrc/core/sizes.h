@@ -7,6 +7,7 @@
 //   maps          [*groups, images, height, width, channels]   one per level
 //   boxes         [*groups, *rois, 4]
 //   image_index   [*groups, *rois]
+//   level         as image_index, where there are several levels
 //   pooled        [*groups, *rois, bins.height, bins.width, bins.channels]
 //   argmax        as pooled
 //
@@ -80,9 +81,14 @@ struct Maps {
 
   // Of one level.
   JAX_ROIPOOL_HOST_DEVICE int64_t count() const { return groups * images; }
-  JAX_ROIPOOL_HOST_DEVICE int64_t map_size(int level = 0) const {
+  JAX_ROIPOOL_HOST_DEVICE int64_t map_size(int64_t level = 0) const {
     return levels[level].cells() * channels;
   }
+  // Of all of them.
+  JAX_ROIPOOL_HOST_DEVICE int64_t count_all() const {
+    return num_levels * count();
+  }
+  bool empty() const { return groups == 0 || images == 0 || channels == 0; }
 };
 
 struct Rois {
@@ -107,14 +113,44 @@ struct Scale {
   float width;
 };
 
-// The map that a RoI reads, counted through all groups; -1 where its image
-// index names none.
-JAX_ROIPOOL_HOST_DEVICE inline int64_t MapOf(const Maps& maps, const Rois& rois,
-                                             const int32_t* image_index,
-                                             int64_t roi) {
-  const int64_t index = image_index[roi];
+// What calls of every op have.
+struct RoiCall {
+  Maps maps;
+  Rois rois;
+  Bins bins;
+  const int32_t* image_index;
+  const int32_t* level;  // null with one level
+};
+
+// The map that a RoI reads, counted through the images of a group, the groups
+// and the levels; -1 where its image index or its level names none.
+JAX_ROIPOOL_HOST_DEVICE inline int64_t MapOf(const RoiCall& call, int64_t roi) {
+  const Maps& maps = call.maps;
+  const int64_t index = call.image_index[roi];
   if (index < 0 || index >= maps.images) return -1;
-  return Divide(roi, rois.per_group).quotient * maps.images + index;
+  const int64_t map =
+      Divide(roi, call.rois.per_group).quotient * maps.images + index;
+  if (call.level == nullptr) return map;
+  const int64_t level = call.level[roi];
+  if (level < 0 || level >= maps.num_levels) return -1;
+  return level * maps.count() + map;
+}
+
+// A map that is counted so: its level, and its place on that.
+struct MapPlace {
+  int64_t level, map;
+};
+JAX_ROIPOOL_HOST_DEVICE inline MapPlace PlaceOf(const Maps& maps, int64_t map) {
+  if (maps.num_levels == 1) return {0, map};
+  const Division place = Divide(map, maps.count());
+  return {place.quotient, place.remainder};
+}
+
+// The numbers of that map, where `levels` has each level's.
+template <typename T, typename Void>
+JAX_ROIPOOL_HOST_DEVICE T* MapData(const Maps& maps, Void* const* levels,
+                                   MapPlace at) {
+  return static_cast<T*>(levels[at.level]) + at.map * maps.map_size(at.level);
 }
 
 struct Shape {
@@ -141,6 +177,7 @@ std::string MakeBins(Shape image_index, Shape pooled, const Maps& maps,
                      Bins* bins);
 
 std::string CheckSameChannels(const Maps& maps, const Bins& bins);
+std::string CheckLevel(Shape level, Shape image_index);
 std::string CheckBoxes(Shape boxes, Shape image_index);
 std::string CheckArgmax(Shape argmax, Shape pooled);
 std::string CheckScale(Scale scale);

@@ -6,16 +6,16 @@
 
 namespace jax_roipool::cpu {
 
-RoisByMap SortByMap(const Maps& maps, const Rois& rois,
-                    const int32_t* image_index, const float* boxes) {
-  const int64_t empty = maps.count();  // their place among the maps
+RoisByMap SortByMap(const RoiCall& call, const float* boxes) {
+  const Rois& rois = call.rois;
+  const int64_t empty = call.maps.count_all();  // their place among the maps
   RoisByMap sorted;
   sorted.map_of.resize(rois.count());
   sorted.order.resize(rois.count());
   sorted.begin.assign(empty + 2, 0);
   for (int64_t roi = 0; roi < rois.count(); ++roi) {
     const bool finite = boxes == nullptr || IsFinite(LoadBox(boxes, roi));
-    const int64_t map = finite ? MapOf(maps, rois, image_index, roi) : -1;
+    const int64_t map = finite ? MapOf(call, roi) : -1;
     sorted.map_of[roi] = map;
     sorted.begin[(map < 0 ? empty : map) + 1] += 1;
   }

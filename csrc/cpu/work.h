@@ -10,8 +10,8 @@
 
 namespace jax_roipool::cpu {
 
-// RoIs by the map that they read. RoIs and maps of all groups are counted
-// through.
+// RoIs by the map that they read. RoIs and maps are counted through, as in
+// core/sizes.h.
 struct RoisByMap {
   std::vector<int64_t> map_of;  // RoI -> map, -1 where it is empty
   std::vector<int64_t> order;   // RoIs by map, within a map as they came, the
@@ -20,10 +20,9 @@ struct RoisByMap {
                                 // empty ones', then the end
 };
 
-// Sorts the RoIs, by counting. Empty are those whose image index names no
-// image, and where there are `boxes` those whose box is not finite.
-RoisByMap SortByMap(const Maps& maps, const Rois& rois,
-                    const int32_t* image_index, const float* boxes = nullptr);
+// Sorts the RoIs, by counting. Empty are those that read no map, and where
+// there are `boxes` those whose box is not finite.
+RoisByMap SortByMap(const RoiCall& call, const float* boxes = nullptr);
 
 // Into how many units a call should be cut: several per thread, so that a slow
 // one does not hold up the end.

@@ -1,15 +1,17 @@
 #include "arrays.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "definition.h"
 
 namespace jax_roipool::native {
 namespace {
 
-constexpr Array kOperands[] = {Array::kMap, Array::kBoxes, Array::kImageIndex,
-                               Array::kCells, Array::kCotangent};
+constexpr Array kOperands[] = {Array::kMap,   Array::kBoxes, Array::kImageIndex,
+                               Array::kLevel, Array::kCells, Array::kCotangent};
 
 struct Bytes {
   const void* data;
@@ -21,19 +23,31 @@ Bytes BytesOf(const std::vector<T>& values) {
   return {values.data(), values.size() * sizeof(T)};
 }
 
-Bytes OperandOf(const Call& call, Array array) {
+Bytes OperandOf(const Call& call, Array array, int level) {
+  const int64_t bytes = ElementBytes(call.sizes.maps.element);
   switch (array) {
     case Array::kMap:
-      return BytesOf(call.map);
+      return {call.map.data() + call.sizes.numbers_before(level) * bytes,
+              static_cast<size_t>(call.sizes.level_numbers(level) * bytes)};
     case Array::kBoxes:
       return BytesOf(call.boxes);
     case Array::kImageIndex:
       return BytesOf(call.image_index);
+    case Array::kLevel:
+      return BytesOf(call.level);
     case Array::kCells:
       return BytesOf(call.cells);
     default:
       return BytesOf(call.cotangent);
   }
+}
+
+size_t ResultBytes(const Call& call, Array array, int level) {
+  const int64_t numbers = HasMapShape(array) ? call.sizes.level_numbers(level)
+                                             : call.sizes.pooled_numbers();
+  return static_cast<size_t>(
+      numbers *
+      (array == Array::kArgmax ? 4 : ElementBytes(call.sizes.maps.element)));
 }
 
 bool SameCells(const char* what, const int32_t* got,
@@ -50,63 +64,95 @@ bool SameCells(const char* what, const int32_t* got,
 }  // namespace
 
 bool Same(const char* what, Element element, const void* got,
-          const std::vector<double>& wanted) {
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const double value =
-        definition::Load(element, got, static_cast<int64_t>(i));
+          const double* wanted, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const double value = definition::Load(element, got, i);
     if (value == wanted[i] || (std::isnan(value) && std::isnan(wanted[i]))) {
       continue;
     }
-    std::fprintf(stderr, "%s: number %zu is %.17g and not %.17g\n", what, i,
-                 value, wanted[i]);
+    std::fprintf(stderr, "%s: number %lld is %.17g and not %.17g\n", what,
+                 static_cast<long long>(i), value, wanted[i]);
     return false;
   }
   return true;
 }
 
-void Arrays::Place(const Call& call) {
-  for (const Array array : kOperands) {
-    const Bytes bytes = OperandOf(call, array);
-    at(array).Place(bytes.data, bytes.size, call.flush);
+std::vector<Array> OperandsOf(const Call& call, const Op& op) {
+  std::vector<Array> operands = op.operands;
+  if (call.sizes.levels() > 1) operands.push_back(Array::kLevel);
+  return operands;
+}
+
+void Arrays::PlaceOperand(const Call& call, Array array) {
+  for (int i = 0; i < NumBuffers(call, array); ++i) {
+    const Bytes bytes = OperandOf(call, array, i);
+    at(array, i).Place(bytes.data, bytes.size, call.flush);
   }
+}
+
+void Arrays::Place(const Call& call) {
+  for (const Array array : kOperands) PlaceOperand(call, array);
 }
 
 void Arrays::PlaceOperands(const Call& call, const Op& op) {
-  for (const Array array : op.operands) {
-    const Bytes bytes = OperandOf(call, array);
-    at(array).Place(bytes.data, bytes.size, call.flush);
-  }
+  for (const Array array : OperandsOf(call, op)) PlaceOperand(call, array);
 }
 
 void Arrays::PlaceResults(const Call& call, const Op& op) {
-  const int64_t element_bytes = ElementBytes(call.sizes.maps.element);
   for (const Array array : op.results) {
-    const int64_t numbers = HasMapShape(array) ? call.sizes.map_numbers()
-                                               : call.sizes.pooled_numbers();
-    at(array).Place(
-        static_cast<size_t>(numbers *
-                            (array == Array::kArgmax ? 4 : element_bytes)),
-        call.flush);
+    for (int i = 0; i < NumBuffers(call, array); ++i) {
+      at(array, i).Place(ResultBytes(call, array, i), call.flush);
+    }
   }
 }
 
 bool Arrays::HasResults(const Call& call, const Op& op,
                         const std::vector<Wanted>& wanted) const {
+  const Sizes& p = call.sizes;
   for (size_t i = 0; i < op.results.size(); ++i) {
-    const Guarded& result = at(op.results[i]);
-    const bool same =
-        op.results[i] == Array::kArgmax
-            ? SameCells(op.name, result.as<int32_t>(), wanted[i].cells)
-            : Same(op.name, call.sizes.maps.element, result.data(),
-                   wanted[i].numbers);
-    if (!same || !result.AroundIsWhole()) return false;
+    const Array array = op.results[i];
+    for (int level = 0; level < NumBuffers(call, array); ++level) {
+      const Guarded& result = at(array, level);
+      const bool maps = HasMapShape(array);
+      const bool same =
+          array == Array::kArgmax
+              ? SameCells(op.name, result.as<int32_t>(), wanted[i].cells)
+              : Same(op.name, p.maps.element, result.data(),
+                     wanted[i].numbers.data() +
+                         (maps ? p.numbers_before(level) : 0),
+                     maps ? p.level_numbers(level) : p.pooled_numbers());
+      if (!same || !result.AroundIsWhole()) return false;
+    }
+  }
+  return true;
+}
+
+bool Arrays::HasBitsOf(const Call& call, const Op& op, int level,
+                       const Arrays& others) const {
+  for (const Array array : op.results) {
+    if (HasMapShape(array)) {
+      if (!others.at(array).Holds(data(array, level))) return false;
+      continue;
+    }
+    const int64_t rois = call.sizes.rois.count();
+    const size_t bytes =
+        ResultBytes(call, array, 0) / std::max<int64_t>(rois, 1);
+    for (int64_t k = 0; k < rois; ++k) {
+      if (call.level[k] == level &&
+          std::memcmp(as<char>(array) + k * bytes,
+                      others.as<char>(array) + k * bytes, bytes) != 0) {
+        return false;
+      }
+    }
   }
   return true;
 }
 
 bool Arrays::OperandsAreWhole(const Call& call) const {
   for (const Array array : kOperands) {
-    if (!at(array).Holds(OperandOf(call, array).data)) return false;
+    for (int i = 0; i < NumBuffers(call, array); ++i) {
+      if (!at(array, i).Holds(OperandOf(call, array, i).data)) return false;
+    }
   }
   return true;
 }

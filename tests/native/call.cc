@@ -132,12 +132,13 @@ void MakeRois(Reader* bytes, Call* call) {
   const Sizes& p = call->sizes;
   for (int64_t k = 0; k < p.rois.count(); ++k) {
     const uint8_t kind = bytes->Byte();
-    float box[4] = {0, 0, static_cast<float>(p.width() - 1) / call->scale.width,
-                    static_cast<float>(p.height() - 1) / call->scale.height};
+    const Scale scale = call->scales[0];
+    float box[4] = {0, 0, static_cast<float>(p.width() - 1) / scale.width,
+                    static_cast<float>(p.height() - 1) / scale.height};
     if (kind % 8 != 0) {  // else all of the map
       for (int i = 0; i < 4; ++i) {
-        box[i] = i % 2 == 0 ? Corner(bytes, p.width(), call->scale.width)
-                            : Corner(bytes, p.height(), call->scale.height);
+        box[i] = i % 2 == 0 ? Corner(bytes, p.width(), scale.width)
+                            : Corner(bytes, p.height(), scale.height);
       }
     }
     for (int i = 0; i < 2; ++i) {
@@ -155,6 +156,34 @@ void MakeRois(Reader* bytes, Call* call) {
     if (kind >= 248) image = static_cast<int32_t>(bytes->Word());
     if (kind >= 240 && kind < 248) image = bytes->Of(hostile);
     call->image_index.push_back(image);
+  }
+}
+
+// More levels, of half the scale each and of half the cells or of any; and to
+// which of them RoIs belong.
+void MakeLevels(Reader* bytes, Call* call) {
+  constexpr uint8_t kMost[] = {1, 1, 1, 2, 3, 4, 5, kMaxLevels};
+  Maps& maps = call->sizes.maps;
+  const int wanted = std::max<int>(bytes->Of(kMost), maps.num_levels);
+  for (int i = 1; i < wanted; ++i) {
+    const Scale finer = call->scales[i - 1];
+    call->scales[i] = {std::max(finer.height / 2, 0x1p-149f),
+                       std::max(finer.width / 2, 0x1p-149f)};
+    if (i < maps.num_levels) continue;
+    const Level& level = maps.levels[i - 1];
+    const uint8_t kind = bytes->Byte();
+    maps.levels[i] = {(level.height + 1) / 2, (level.width + 1) / 2};
+    if (kind >= 192) maps.levels[i] = {kind % 7, kind % 5};
+    if (kind >= 224) call->scales[i].height = MakeScale(bytes);
+  }
+  maps.num_levels = wanted;
+  if (wanted == 1) return;
+  constexpr int32_t kHostile[] = {-1, -2, kMinInt32, kMaxInt32, kMaxLevels};
+  for (size_t k = 0; k < call->image_index.size(); ++k) {
+    const uint8_t kind = bytes->Byte();
+    call->level.push_back(kind < 240 ? (kind + static_cast<int32_t>(k)) % wanted
+                                     : bytes->Of(kHostile));
+    if (kind == 239) call->level.back() = wanted;
   }
 }
 
@@ -212,7 +241,7 @@ Bits MakeElements(Element element, int64_t count, uint8_t kind, uint64_t seed) {
 // Cells for gather and scatter: what pooling says, and what it never would.
 std::vector<int32_t> MakeCells(const Call& call, uint8_t kind, uint64_t seed) {
   const Sizes& p = call.sizes;
-  const auto cells = static_cast<int32_t>(p.cells());
+  const auto cells = static_cast<int32_t>(p.cells(p.levels() - 1));
   const int32_t hostile[] = {-1,     -7,        cells,     cells + 5,
                              -cells, kMaxInt32, kMinInt32, cells - 1};
   std::vector<int32_t> result = call.argmax;
@@ -237,7 +266,7 @@ Call MakeCallOf(const Sizes& p, Reader* bytes, bool sums_in_order) {
   constexpr int64_t kThreads[] = {1, 2, 3, 4, 8, 33, 1000, 1};
   Call call{};
   call.sizes = p;
-  call.scale = {MakeScale(bytes), MakeScale(bytes)};
+  call.scales[0] = {MakeScale(bytes), MakeScale(bytes)};
   call.threads = bytes->Of(kThreads);
   call.flush = bytes->Byte() % 4 == 0 ? Flush::kBegin : Flush::kEnd;
   const uint8_t map_kind = bytes->Byte();
@@ -246,7 +275,9 @@ Call MakeCallOf(const Sizes& p, Reader* bytes, bool sums_in_order) {
   call.seed = bytes->Byte() << 8;
   call.seed |= bytes->Byte();
   MakeRois(bytes, &call);
-  call.map = MakeElements(p.maps.element, p.map_numbers(), map_kind, call.seed);
+  MakeLevels(bytes, &call);
+  call.map = MakeElements(p.maps.element, call.sizes.map_numbers(), map_kind,
+                          call.seed);
   Finish(kinds, &call);
   return call;
 }
@@ -256,12 +287,30 @@ void Finish(Kinds kinds, Call* call) {
   const int64_t results = p.pooled_numbers();
   call->pooled.resize(results);
   call->argmax.resize(results);
-  definition::MaxPool(p, call->scale, Widened(p.maps.element, call->map).data(),
-                      call->boxes.data(), call->image_index.data(),
-                      call->pooled.data(), call->argmax.data());
+  definition::MaxPool(p, call->scales,
+                      Widened(p.maps.element, call->map).data(),
+                      call->boxes.data(), call->indices(), call->pooled.data(),
+                      call->argmax.data());
   call->cells = MakeCells(*call, kinds.cells, call->seed + 1);
   call->cotangent =
       MakeElements(p.maps.element, results, kinds.cotangent, call->seed + 2);
+}
+
+Call OfLevel(const Call& call, int level) {
+  Call one = call;
+  Sizes& p = one.sizes;
+  p.maps.num_levels = 1;
+  p.maps.levels[0] = call.sizes.maps.levels[level];
+  one.scales[0] = call.scales[level];
+  for (size_t k = 0; k < call.level.size(); ++k) {
+    if (call.level[k] != level) one.image_index[k] = -1;
+  }
+  one.level.clear();
+  const int64_t bytes = ElementBytes(p.maps.element);
+  const auto first =
+      call.map.begin() + call.sizes.numbers_before(level) * bytes;
+  one.map = Bits(first, first + p.map_numbers() * bytes);
+  return one;
 }
 
 std::vector<double> Widened(Element element, const Bits& bits) {
@@ -289,9 +338,10 @@ std::string Call::Describe() const {
          kElements[static_cast<int>(p.maps.element)] + ", " +
          number(p.maps.groups) + " groups of " + number(p.maps.images) +
          " maps of " + number(p.height()) + " x " + number(p.width()) + ", " +
-         number(p.maps.channels) + " channels, " + number(p.rois.per_group) +
-         " RoIs, " + number(p.bins.height) + " x " + number(p.bins.width) +
-         " bins, " + number(threads) + " threads";
+         number(p.levels()) + " levels, " + number(p.maps.channels) +
+         " channels, " + number(p.rois.per_group) + " RoIs, " +
+         number(p.bins.height) + " x " + number(p.bins.width) + " bins, " +
+         number(threads) + " threads";
 }
 
 }  // namespace jax_roipool::native

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "definition.h"
 #include "guarded.h"
 #include "sizes.h"
 
@@ -65,10 +66,11 @@ using Bits = std::vector<unsigned char>;
 
 struct Call {
   Sizes sizes;
-  Scale scale;
+  Scale scales[kMaxLevels];
   std::vector<float> boxes;          // [groups, rois, 4]
   std::vector<int32_t> image_index;  // [groups, rois]
-  Bits map, cotangent;               // elements
+  std::vector<int32_t> level;        // the same, where there are several
+  Bits map, cotangent;               // elements; of maps level after level
   std::vector<int32_t> cells;        // an argmax, as ops are handed it
   // What max pooling must give, of which those cells are made.
   std::vector<double> pooled;
@@ -77,8 +79,14 @@ struct Call {
   uint64_t seed;  // of what the result may not depend on
   Flush flush;
 
+  definition::Indices indices() const {
+    return {image_index.data(), level.empty() ? nullptr : level.data()};
+  }
   std::string Describe() const;
 };
+
+// The call of one of its levels alone: RoIs of others are empty.
+Call OfLevel(const Call& call, int level);
 
 // Sizes are small; one call of a hundred is larger. Where sums are not taken
 // one after another, cotangents are small integers, so that the order does not

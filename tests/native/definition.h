@@ -121,27 +121,48 @@ inline Span BinOf(float low, float high, float scale, int64_t bins, int64_t bin,
 struct Place {
   int64_t height, width, channels;
   bool last;  // channels
+  int64_t first = 0;
 
   int64_t operator()(int64_t array, int64_t row, int64_t column,
                      int64_t channel) const {
-    return last
-               ? ((array * height + row) * width + column) * channels + channel
-               : ((array * channels + channel) * height + row) * width + column;
+    return first +
+           (last
+                ? ((array * height + row) * width + column) * channels + channel
+                : ((array * channels + channel) * height + row) * width +
+                      column);
   }
 };
-inline Place MapPlace(const Sizes& p) {
-  return {p.height(), p.width(), p.maps.channels,
-          p.maps.layout == Layout::kNHWC};
+// Levels stand one after another.
+inline Place MapPlace(const Sizes& p, int level) {
+  return {p.height(level), p.width(level), p.maps.channels,
+          p.maps.layout == Layout::kNHWC, p.numbers_before(level)};
 }
 inline Place PooledPlace(const Sizes& p) {
   return {p.bins.height, p.bins.width, p.bins.channels,
           p.maps.layout == Layout::kNHWC};
 }
 
-// The map that a RoI's index names, or -1.
-inline int64_t MapOf(const Sizes& p, const int32_t* image_index, int64_t roi) {
-  if (image_index[roi] < 0 || image_index[roi] >= p.maps.images) return -1;
-  return roi / p.rois.per_group * p.maps.images + image_index[roi];
+// What names the map of each RoI; there is no level where there is but one.
+struct Indices {
+  const int32_t* image;
+  const int32_t* level = nullptr;
+};
+
+// The level of a RoI, 0 where it is none.
+inline int LevelOf(const Sizes& p, Indices indices, int64_t roi) {
+  const int level = indices.level == nullptr ? 0 : indices.level[roi];
+  return level < 0 || level >= p.levels() ? 0 : level;
+}
+
+// The map of that level that a RoI's indices name, or -1.
+inline int64_t MapOf(const Sizes& p, Indices indices, int64_t roi) {
+  const int64_t image = indices.image[roi];
+  if (image < 0 || image >= p.maps.images) return -1;
+  if (indices.level != nullptr &&
+      (indices.level[roi] < 0 || indices.level[roi] >= p.levels())) {
+    return -1;
+  }
+  return roi / p.rois.per_group * p.maps.images + image;
 }
 
 }  // namespace jax_roipool::definition

@@ -71,7 +71,7 @@ int RunCases(const char* path) {
               p.map_numbers() * ElementBytes(p.maps.element))) {
       Fail(std::string(path) + " ends within a case");
     }
-    call.scale = {scale[0], scale[1]};
+    call.scales[0] = {scale[0], scale[1]};
     call.seed = static_cast<uint64_t>(cases);
     call.flush = Flush::kEnd;
     Finish({static_cast<uint8_t>(cases), static_cast<uint8_t>(cases / 8)},

@@ -19,6 +19,7 @@ XLA_FFI_DataType TypeOf(Array array, Element element) {
     case Array::kBoxes:
       return XLA_FFI_DataType_F32;
     case Array::kImageIndex:
+    case Array::kLevel:
     case Array::kCells:
     case Array::kArgmax:
       return XLA_FFI_DataType_S32;
@@ -27,11 +28,11 @@ XLA_FFI_DataType TypeOf(Array array, Element element) {
   }
 }
 
-std::vector<int64_t> DimsOf(Array array, const Sizes& p) {
+std::vector<int64_t> DimsOf(Array array, const Sizes& p, int level) {
   const bool last = p.maps.layout == Layout::kNHWC;
   std::vector<int64_t> dims{p.maps.groups};
   if (HasMapShape(array)) {
-    dims.insert(dims.end(), {p.maps.images, p.height(), p.width()});
+    dims.insert(dims.end(), {p.maps.images, p.height(level), p.width(level)});
     dims.insert(last ? dims.end() : dims.begin() + 2, p.maps.channels);
     return dims;
   }
@@ -62,20 +63,31 @@ XLA_FFI_Handler* HandlerOf(const Op& op) {
 Frame FrameOf(const Call& call, const Op& op, Arrays* arrays) {
   arrays->PlaceOperands(call, op);
   arrays->PlaceResults(call, op);
-  const auto buffer = [&](Array array) {
-    return Buffer{TypeOf(array, call.sizes.maps.element), arrays->data(array),
-                  DimsOf(array, call.sizes)};
+  const auto add = [&](Array array, std::vector<Buffer>* buffers) {
+    for (int i = 0; i < NumBuffers(call, array); ++i) {
+      buffers->push_back({TypeOf(array, call.sizes.maps.element),
+                          arrays->data(array, i),
+                          DimsOf(array, call.sizes, i)});
+    }
   };
   Frame frame;
-  for (const Array array : op.operands) {
-    frame.operands.push_back(buffer(array));
-  }
-  for (const Array array : op.results) frame.results.push_back(buffer(array));
+  for (const Array array : OperandsOf(call, op)) add(array, &frame.operands);
+  for (const Array array : op.results) add(array, &frame.results);
   const bool last = call.sizes.maps.layout == Layout::kNHWC;
   frame.attributes = {{"layout", std::string(last ? "NHWC" : "NCHW")}};
   if (op.scaled) {
-    frame.attributes.push_back({"scale_height", call.scale.height});
-    frame.attributes.push_back({"scale_width", call.scale.width});
+    std::vector<float> heights, widths;
+    for (int i = 0; i < call.sizes.levels(); ++i) {
+      heights.push_back(call.scales[i].height);
+      widths.push_back(call.scales[i].width);
+    }
+    if (call.sizes.levels() == 1) {
+      frame.attributes.push_back({"scale_height", heights[0]});
+      frame.attributes.push_back({"scale_width", widths[0]});
+    } else {
+      frame.attributes.push_back({"scale_height", heights});
+      frame.attributes.push_back({"scale_width", widths});
+    }
   }
   return frame;
 }
@@ -91,8 +103,10 @@ void RunOp(const Call& call, const Op& op, ThreadPool* threads,
   }
 }
 
-Call SmallCall(Layout layout) {
-  const Sizes sizes(layout, Element::kFloat32, 2, 3, 4, 5, 3, 6, 2, 2);
+Call SmallCall(Layout layout, int levels) {
+  Sizes sizes(layout, Element::kFloat32, 2, 3, 4, 5, 3, 6, 2, 2);
+  sizes.maps.num_levels = levels;
+  for (int i = 1; i < levels; ++i) sizes.maps.levels[i] = {4, 5 - i % 4};
   Reader nothing(nullptr, 0);
   return MakeCallOf(sizes, &nothing, true);
 }

@@ -23,7 +23,7 @@ Frame FrameOf(const Call& call, const Op& op, Arrays* arrays);
 void RunOp(const Call& call, const Op& op, ThreadPool* threads, Arrays* arrays);
 
 // A call of a few numbers, in two groups.
-Call SmallCall(Layout layout = Layout::kNHWC);
+Call SmallCall(Layout layout = Layout::kNHWC, int levels = 1);
 
 // --- Parts of the driver
 

@@ -57,6 +57,10 @@ int64_t Place(const Maps& maps, int64_t cell, int64_t channel) {
                                       : channel * maps.levels[0].cells() + cell;
 }
 
+RoiCall RoisOf(const Sizes& p, const int32_t* image_index) {
+  return {p.maps, p.rois, p.bins, image_index, nullptr};
+}
+
 template <class Plan, class Planned, class Unit, class Kernel>
 void RunUnit(const Plan& plan, const Planned& planned, const Unit& unit,
              Kernel kernel) {
@@ -97,14 +101,14 @@ void PoolFromLargeMap(cpu::Isa isa, Layout layout) {
   }
   float pooled[kChannels] = {};
   int32_t argmax[kChannels] = {};
-  const MaxPoolCall call{p.maps, p.rois, p.bins, {1, 1}, map.data(),
-                         box,    &image, pooled, argmax};
+  const MaxPoolCall call{
+      RoisOf(p, &image), {{1, 1}}, {map.data()}, box, pooled, argmax};
   const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1);
   RunUnit(plan, plan.Planned(call), plan.units.at(0), PoolKernel(isa));
 
   float gathered[kChannels] = {};
-  const ArgmaxGatherCall gather{p.maps, p.rois, p.bins,  map.data(),
-                                &image, argmax, gathered};
+  const ArgmaxGatherCall gather{
+      RoisOf(p, &image), {map.data()}, argmax, gathered};
   const cpu::ArgmaxGatherPlan of_gather = cpu::PlanArgmaxGather(gather, 1);
   RunUnit(of_gather, of_gather.Planned(gather), of_gather.units.at(0),
           GatherKernel(isa));
@@ -134,9 +138,9 @@ void PoolAndScatterAmongManyMaps(cpu::Isa isa, Layout layout) {
   }
   std::vector<float> pooled(p.pooled_numbers(), -1);
   std::vector<int32_t> argmax(p.pooled_numbers(), -7);
-  const MaxPoolCall call{p.maps,       p.rois,        p.bins,
-                         {1, 1},       map.data(),    boxes.data(),
-                         image.data(), pooled.data(), argmax.data()};
+  const MaxPoolCall call{
+      RoisOf(p, image.data()), {{1, 1}},     {map.data()}, boxes.data(),
+      pooled.data(),           argmax.data()};
   const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1);
   for (const cpu::MaxPoolUnit& unit : plan.units) {
     RunUnit(plan, plan.Planned(call), unit, PoolKernel(isa));
@@ -149,9 +153,8 @@ void PoolAndScatterAmongManyMaps(cpu::Isa isa, Layout layout) {
            "many maps", isa, layout);
   }
 
-  const ArgmaxScatterCall scatter{p.maps,           p.rois,       p.bins,
-                                  cotangent.data(), image.data(), argmax.data(),
-                                  map.data()};
+  const ArgmaxScatterCall scatter{
+      RoisOf(p, image.data()), cotangent.data(), argmax.data(), {map.data()}};
   const cpu::ArgmaxScatterPlan of_scatter = cpu::PlanArgmaxScatter(scatter, 1);
   for (const cpu::ArgmaxScatterUnit& unit : of_scatter.units) {
     if (unit.map != maps - 1) continue;
@@ -175,9 +178,9 @@ void PoolManyRois(cpu::Isa isa, Layout layout) {
   std::vector<int32_t> image(rois, -1);
   image.back() = 0;
   boxes[4 * rois - 2] = boxes[4 * rois - 1] = 3;
-  const MaxPoolCall call{p.maps,       p.rois,        p.bins,
-                         {1, 1},       map.data(),    boxes.data(),
-                         image.data(), pooled.data(), argmax.data()};
+  const MaxPoolCall call{
+      RoisOf(p, image.data()), {{1, 1}},     {map.data()}, boxes.data(),
+      pooled.data(),           argmax.data()};
   const cpu::MaxPoolPlan plan = PlanPool(call, isa, 1 << 12);
   for (cpu::MaxPoolUnit unit : plan.units) {
     for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
@@ -197,9 +200,8 @@ void PoolManyRois(cpu::Isa isa, Layout layout) {
     pooled[i] = 0;
   }
 
-  const ArgmaxGatherCall gather{p.maps,       p.rois,       p.bins,
-                                map.data(),   image.data(), argmax.data(),
-                                pooled.data()};
+  const ArgmaxGatherCall gather{
+      RoisOf(p, image.data()), {map.data()}, argmax.data(), pooled.data()};
   const cpu::ArgmaxGatherPlan of_gather =
       cpu::PlanArgmaxGather(gather, 1 << 12);
   for (const cpu::ArgmaxGatherUnit& unit : of_gather.units) {

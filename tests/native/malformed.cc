@@ -157,7 +157,122 @@ void MalformAttributes(const Op& op, const Frame& right) {
   }
 }
 
-// --- Sizes, and pyramids, which no handler has yet
+// --- Sizes, and pyramids
+
+// Calls of several levels.
+void MalformPyramid(const Op& op, Layout layout) {
+  const bool nhwc = layout == Layout::kNHWC;
+  Arrays arrays;
+  const Frame one = FrameOf(SmallCall(layout), op, &arrays);
+  const Frame right = FrameOf(SmallCall(layout, 3), op, &arrays);
+  const bool maps_first = HasMapShape(op.operands[0]);
+  const auto maps = [maps_first](Frame* frame) {
+    return maps_first ? &frame->operands : &frame->results;
+  };
+  const auto change = [&](const std::string& what, const auto& edit) {
+    Frame frame = right;
+    edit(&frame);
+    DemandRefusal(op, frame, what);
+  };
+  const auto level = [](Frame* frame) { return &frame->operands.back(); };
+
+  change("no level", [](Frame* f) { f->operands.pop_back(); });
+  change("two of level",
+         [](Frame* f) { f->operands.push_back(f->operands.back()); });
+  change("level with one map", [&](Frame* f) {
+    *f = one;
+    f->operands.push_back(right.operands.back());
+  });
+  change("no maps, but level", [&](Frame* f) {
+    maps(f)->erase(maps(f)->begin(), maps(f)->begin() + 3);
+  });
+  change("no maps", [&](Frame* f) {
+    *f = one;
+    maps(f)->erase(maps(f)->begin());
+  });
+  change("nothing", [](Frame* f) {
+    f->operands.clear();
+    f->results.clear();
+  });
+  change("one map, and no level", [&](Frame* f) {
+    maps(f)->erase(maps(f)->begin(), maps(f)->begin() + 2);
+  });
+  for (const XLA_FFI_DataType type :
+       {XLA_FFI_DataType_S64, XLA_FFI_DataType_U32, XLA_FFI_DataType_F32,
+        XLA_FFI_DataType_PRED}) {
+    change("level of another type", [&](Frame* f) { level(f)->type = type; });
+  }
+  for (const std::vector<int64_t>& dims : {std::vector<int64_t>{},
+                                           {2},
+                                           {12},
+                                           {6, 2},
+                                           {2, 5},
+                                           {2, 7},
+                                           {2, 6, 1},
+                                           {2, -6},
+                                           {2, int64_t{1} << 62}}) {
+    change("level of another shape", [&](Frame* f) { level(f)->dims = dims; });
+  }
+  for (size_t map = 0; map < 3; ++map) {
+    const std::string name = "map " + std::to_string(map);
+    change(name + " of another type",
+           [&](Frame* f) { (*maps(f))[map].type = XLA_FFI_DataType_F64; });
+    for (const int dim : {0, 1, nhwc ? 4 : 2}) {  // groups, images, channels
+      for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{4}}) {
+        if (size == right.results[0].dims[nhwc ? 4 : 2] && dim > 1) continue;
+        change(name + ", dimension " + std::to_string(dim) + " is " +
+                   std::to_string(size),
+               [&](Frame* f) { (*maps(f))[map].dims[dim] = size; });
+      }
+    }
+    change(name + " without groups", [&](Frame* f) {
+      (*maps(f))[map].dims.erase((*maps(f))[map].dims.begin());
+    });
+    change(name + " of more cells than int32 counts", [&](Frame* f) {
+      (*maps(f))[map].dims[nhwc ? 2 : 3] = int64_t{1} << 31;
+    });
+  }
+  // So many maps of a few cells that each level's are counted, not all of them.
+  change("more maps than int64 counts", [&](Frame* f) {
+    for (auto* buffers : {&f->operands, &f->results}) {
+      for (Buffer& buffer : *buffers) buffer.dims[0] = int64_t{1} << 60;
+    }
+    for (int i = 0; i < 3; ++i) {
+      (*maps(f))[i].dims[1] = 1;
+      (*maps(f))[i].dims[2] = (*maps(f))[i].dims[3] = (*maps(f))[i].dims[4] = 1;
+    }
+  });
+  if (op.scaled) {
+    for (const int which : {1, 2}) {
+      const auto scale = [which](Frame* frame) {
+        return &frame->attributes[which].value;
+      };
+      const std::string name = right.attributes[which].name;
+      change("a number of " + name, [&](Frame* f) { *scale(f) = 1.0f; });
+      for (const std::vector<float>& scales :
+           {std::vector<float>{},
+            {1},
+            {1, 1},
+            {1, 1, 1, 1},
+            {1, 0, 1},
+            {1, 1, -1},
+            {std::numeric_limits<float>::infinity(), 1, 1}}) {
+        change(std::to_string(scales.size()) + " of " + name,
+               [&](Frame* f) { *scale(f) = scales; });
+      }
+      change("an array of one " + name, [&](Frame* f) {
+        *f = one;
+        *scale(f) = std::vector<float>{1};
+      });
+    }
+  }
+  Frame many = FrameOf(SmallCall(layout, kMaxLevels), op, &arrays);
+  maps(&many)->insert(maps(&many)->begin(), maps(&many)->front());
+  for (int which = 1; op.scaled && which < 3; ++which) {
+    many.attributes[which].value = std::vector<float>(kMaxLevels + 1, 1);
+  }
+  DemandRefusal(op, many, "17 levels");
+}
 
 std::string WordsOf(std::vector<std::vector<int64_t>> levels, Maps* maps) {
   std::vector<Shape> shapes;
@@ -226,10 +341,11 @@ void DemandNothingForEmptyMaps(const Op& op) {
   frame.operands[0].dims = {2, (int64_t{1} << 31) - 1, 0, 5, 3};
   ThreadPool threads(0);
   const Answer answer = Invoke(HandlerOf(op), &threads, frame);
-  const std::vector<double> zeros(call.sizes.pooled_numbers(), 0);
+  const int64_t numbers = call.sizes.pooled_numbers();
+  const std::vector<double> zeros(numbers, 0);
   if (answer.code != XLA_FFI_Error_Code_OK ||
       !Same("no cells", Element::kFloat32, arrays.data(Array::kPooled),
-            zeros)) {
+            zeros.data(), numbers)) {
     Fail("maps without cells: " + answer.message);
   }
 }
@@ -276,6 +392,9 @@ int RunMalformed() {
       const Frame right = FrameOf(call, op, &arrays);
       MalformBuffers(op, right);
       MalformAttributes(op, right);
+      RunOp(SmallCall(layout, 3), op, nullptr, &arrays);
+      RunOp(SmallCall(layout, kMaxLevels), op, nullptr, &arrays);
+      MalformPyramid(op, layout);
     }
   }
   DemandDivisions();

@@ -19,6 +19,7 @@ enum class Array {
   kMap,         // maps, elements
   kBoxes,       // boxes, float32
   kImageIndex,  // image indices, int32
+  kLevel,       // image indices, int32; of calls of several levels
   kCells,       // results, int32
   kCotangent,   // results, elements
   // Of an op.
@@ -26,7 +27,7 @@ enum class Array {
   kArgmax,    // results, int32
   kGradient,  // maps, elements
 };
-constexpr int kNumArrays = 8;
+constexpr int kNumArrays = 9;
 
 inline bool HasMapShape(Array array) {
   return array == Array::kMap || array == Array::kGradient;
@@ -45,8 +46,8 @@ struct Wanted {
 };
 
 struct Op {
-  const char* name;  // of the handler
-  std::vector<Array> operands, results;
+  const char* name;                      // of the handler
+  std::vector<Array> operands, results;  // kLevel not said
   bool scaled;             // whether it has scales among its attributes
   bool scratch_for_a_roi;  // whether scratch memory grows with a RoI's bins
   // One for each result.

@@ -1,4 +1,4 @@
-// Sizes of a call of one level, as csrc knows them.
+// Sizes of a call, as csrc knows them.
 
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_SIZES_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_SIZES_H_
@@ -29,11 +29,20 @@ struct Sizes {
     bins = {bins_height, bins_width, channels};
   }
 
-  int64_t height() const { return maps.levels[0].height; }
-  int64_t width() const { return maps.levels[0].width; }
-  int64_t cells() const { return maps.levels[0].cells(); }
-  // Numbers in all maps, and in all results.
-  int64_t map_numbers() const { return maps.count() * maps.map_size(); }
+  int levels() const { return maps.num_levels; }
+  int64_t height(int level = 0) const { return maps.levels[level].height; }
+  int64_t width(int level = 0) const { return maps.levels[level].width; }
+  int64_t cells(int level = 0) const { return maps.levels[level].cells(); }
+  // Numbers in the maps of a level, in those before, in all maps, and in all
+  // results.
+  int64_t level_numbers(int level) const {
+    return maps.count() * maps.map_size(level);
+  }
+  int64_t numbers_before(int level) const {
+    return level == 0 ? 0
+                      : numbers_before(level - 1) + level_numbers(level - 1);
+  }
+  int64_t map_numbers() const { return numbers_before(levels()); }
   int64_t pooled_numbers() const { return rois.count() * bins.size(); }
 };
 

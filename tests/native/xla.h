@@ -110,7 +110,7 @@ struct Buffer {
 
 struct Attribute {
   std::string name;
-  std::variant<float, double, int64_t, std::string> value;
+  std::variant<float, double, int64_t, std::string, std::vector<float>> value;
 };
 
 // What a program says to a handler. Attributes are sorted by name, as XLA has
@@ -182,17 +182,24 @@ inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool, Frame frame) {
   std::vector<XLA_FFI_AttrType> types;
   std::vector<XLA_FFI_ByteSpan> names, strings;
   std::vector<XLA_FFI_Scalar> scalars;
+  std::vector<XLA_FFI_Array> arrays;
   for (Attribute& attribute : frame.attributes) {
     names.push_back({attribute.name.data(), attribute.name.size()});
     auto* text = std::get_if<std::string>(&attribute.value);
-    types.push_back(text != nullptr ? XLA_FFI_AttrType_STRING
-                                    : XLA_FFI_AttrType_SCALAR);
+    auto* numbers = std::get_if<std::vector<float>>(&attribute.value);
+    types.push_back(text != nullptr      ? XLA_FFI_AttrType_STRING
+                    : numbers != nullptr ? XLA_FFI_AttrType_ARRAY
+                                         : XLA_FFI_AttrType_SCALAR);
+    arrays.push_back(numbers != nullptr
+                         ? XLA_FFI_Array{XLA_FFI_DataType_F32, numbers->size(),
+                                         numbers->data()}
+                         : XLA_FFI_Array{});
     strings.push_back(text != nullptr
                           ? XLA_FFI_ByteSpan{text->data(), text->size()}
                           : XLA_FFI_ByteSpan{});
     constexpr XLA_FFI_DataType kTypes[] = {
         XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_S64,
-        XLA_FFI_DataType_INVALID};
+        XLA_FFI_DataType_INVALID, XLA_FFI_DataType_INVALID};
     scalars.push_back({kTypes[attribute.value.index()],
                        std::visit([](auto& value) -> void* { return &value; },
                                   attribute.value)});
@@ -201,9 +208,10 @@ inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool, Frame frame) {
   std::vector<void*> values;
   for (size_t i = 0; i < names.size(); ++i) {
     name_pointers.push_back(&names[i]);
-    values.push_back(types[i] == XLA_FFI_AttrType_STRING
-                         ? static_cast<void*>(&strings[i])
-                         : &scalars[i]);
+    values.push_back(
+        types[i] == XLA_FFI_AttrType_STRING  ? static_cast<void*>(&strings[i])
+        : types[i] == XLA_FFI_AttrType_ARRAY ? static_cast<void*>(&arrays[i])
+                                             : &scalars[i]);
   }
 
   XLA_FFI_CallFrame call{};

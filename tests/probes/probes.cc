@@ -36,7 +36,7 @@ EXPORTED int64_t shared_tables(int layout, const int64_t* map, int64_t rois,
   call.maps.channels = map[2];
   call.rois = {1, rois};
   call.bins = {bins[0], bins[1], map[2]};
-  call.scale = {1, 1};
+  call.scales[0] = {1, 1};
   call.boxes = boxes;
   call.image_index = image_index.data();
   call.argmax = argmax ? &wanted : nullptr;

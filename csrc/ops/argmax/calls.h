@@ -12,24 +12,16 @@
 
 namespace jax_roipool {
 
-struct ArgmaxGatherCall {
-  Maps maps;
-  Rois rois;
-  Bins bins;
-  const void* tangent;
-  const int32_t* image_index;
+struct ArgmaxGatherCall : RoiCall {
+  const void* tangents[kMaxLevels];
   const int32_t* argmax;
   void* pooled;
 };
 
-struct ArgmaxScatterCall {
-  Maps maps;
-  Rois rois;
-  Bins bins;
+struct ArgmaxScatterCall : RoiCall {
   const void* cotangent;
-  const int32_t* image_index;
   const int32_t* argmax;
-  void* gradient;
+  void* gradients[kMaxLevels];
 };
 
 // An argmax that names no cell, -1 or foreign, takes part in nothing: one

@@ -19,10 +19,8 @@ template <typename Bits>
 void Gather(const PlannedArgmaxGather& call, const ArgmaxGatherUnit& unit,
             const ArgmaxGatherScratch&) {
   const bool last = call.maps.layout == Layout::kNHWC;
-  const int64_t cells = call.maps.levels[0].cells();
   const int64_t channels = call.maps.channels, bins = call.bins.count();
   const int64_t cell_stride = last ? channels : 1;
-  const int64_t channel_stride = last ? 1 : cells;
   const int64_t outer = last ? bins : channels;
   const int64_t inner = last ? channels : bins;
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
@@ -34,8 +32,10 @@ void Gather(const PlannedArgmaxGather& call, const ArgmaxGatherUnit& unit,
       std::memset(pooled, 0, call.bins.size() * sizeof(Bits));
       continue;
     }
-    const Bits* map = static_cast<const Bits*>(call.tangent) +
-                      call.map_of[roi] * call.maps.map_size();
+    const MapPlace at = PlaceOf(call.maps, call.map_of[roi]);
+    const Bits* map = MapData<const Bits>(call.maps, call.tangents, at);
+    const int64_t cells = call.maps.levels[at.level].cells();
+    const int64_t channel_stride = last ? 1 : cells;
     for (int64_t o = 0; o < outer; ++o) {
       for (int64_t n = 0; n < inner; ++n, ++pooled, ++argmax) {
         const int64_t channel = last ? n : o;

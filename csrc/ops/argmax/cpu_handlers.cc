@@ -12,8 +12,7 @@ namespace {
 
 namespace ffi = ::xla::ffi;
 
-ffi::Error RoiGather(ffi::ThreadPool threads, ffi::AnyBuffer tangent,
-                     Indices image_index, Indices argmax,
+ffi::Error RoiGather(ffi::ThreadPool threads, ffi::RemainingArgs operands,
                      ffi::Result<ffi::AnyBuffer> pooled,
                      std::string_view layout) {
   return HandleArgmaxGather(
@@ -25,16 +24,18 @@ ffi::Error RoiGather(ffi::ThreadPool threads, ffi::AnyBuffer tangent,
         const auto kernel = kernels.gather[static_cast<int>(call.maps.element)];
         return RunPlan(threads, plan, plan.Planned(call), kernel);
       },
-      tangent, image_index, argmax, *pooled, layout);
+      operands, *pooled, layout);
 }
 
-ffi::Error RoiScatter(ffi::ThreadPool threads, ffi::AnyBuffer cotangent,
-                      Indices image_index, Indices argmax,
-                      ffi::Result<ffi::AnyBuffer> gradient,
-                      std::string_view layout) {
+ffi::Error RoiScatter(ffi::ThreadPool threads, ffi::RemainingArgs operands,
+                      ffi::RemainingRets gradients, std::string_view layout) {
+  const auto levels = static_cast<int64_t>(gradients.size());
   return HandleArgmaxScatter(
       [&](const ArgmaxScatterCall& call) {
-        PreferHugePages(call.gradient, gradient->size_bytes());
+        for (int64_t level = 0; level < levels; ++level) {
+          PreferHugePages(call.gradients[level],
+                          BufferAt(gradients, level).size_bytes());
+        }
         const ArgmaxScatterPlan plan =
             PlanArgmaxScatter(call, NumThreads(threads));
         const auto& kernels = ArgmaxScatterKernelsFor(CurrentIsa());
@@ -42,13 +43,12 @@ ffi::Error RoiScatter(ffi::ThreadPool threads, ffi::AnyBuffer cotangent,
             kernels.scatter[static_cast<int>(call.maps.element)];
         return RunPlan(threads, plan, plan.Planned(call), kernel);
       },
-      cotangent, image_index, argmax, *gradient, layout);
+      operands, gradients, levels, layout);
 }
 
-XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather,
-                       WithArgmaxAttributes(BindArgmaxOp<ffi::ThreadPool>()));
+XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather, BindRoiGather<ffi::ThreadPool>());
 XLA_FFI_DEFINE_HANDLER(kRoiScatter, RoiScatter,
-                       WithArgmaxAttributes(BindArgmaxOp<ffi::ThreadPool>()));
+                       BindRoiScatter<ffi::ThreadPool>());
 const RegisteredHandler registered[] = {{"roi_gather", kRoiGather},
                                         {"roi_scatter", kRoiScatter}};
 

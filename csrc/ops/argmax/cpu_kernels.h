@@ -37,11 +37,11 @@ JAX_ROIPOOL_DECLARE_KERNELS(ArgmaxGatherKernels)
 
 // --- argmax_scatter
 
-// Channels [channel_begin, channel_end) of a map, whose RoIs are those at
-// places [roi_begin, roi_end) of the order.
+// Channels [begin, end) of a map, whose RoIs are those at places [roi_begin,
+// roi_end) of the order; numbers [begin, end) of a map that has none.
 struct ArgmaxScatterUnit {
   int64_t roi_begin, roi_end;
-  int64_t channel_begin, channel_end;
+  int64_t begin, end;
   int64_t map;
 };
 

@@ -10,12 +10,15 @@ namespace {
 // two, at which cells would share a few sets of the cache.
 constexpr int64_t kSumsCellBytes = 160;
 
+// Of a map without RoIs, what one unit writes zeros to.
+constexpr int64_t kZerosBytes = 1 << 20;
+
 }  // namespace
 
 ArgmaxGatherPlan PlanArgmaxGather(const ArgmaxGatherCall& call,
                                   int64_t threads) {
   ArgmaxGatherPlan plan{};
-  plan.rois = SortByMap(call.maps, call.rois, call.image_index);
+  plan.rois = SortByMap(call);
   const int64_t rois = call.rois.count();
   CutByCost(
       0, rois, PartsFor(threads), [](int64_t) { return 1.0; },
@@ -29,26 +32,35 @@ ArgmaxGatherPlan PlanArgmaxGather(const ArgmaxGatherCall& call,
 ArgmaxScatterPlan PlanArgmaxScatter(const ArgmaxScatterCall& call,
                                     int64_t threads) {
   ArgmaxScatterPlan plan{};
-  plan.rois = SortByMap(call.maps, call.rois, call.image_index);
-  const int64_t maps = call.maps.count(), channels = call.maps.channels;
+  plan.rois = SortByMap(call);
+  const int64_t channels = call.maps.channels;
   const int64_t element_bytes = ElementBytes(call.maps.element);
   // Gradients are summed in float32 or wider.
   const int64_t sum_bytes = std::max<int64_t>(element_bytes, 4);
   const int64_t unit_channels = std::min(channels, kSumsCellBytes / sum_bytes);
-  for (int64_t map = 0; map < maps; ++map) {
-    for (int64_t c = 0; c < channels; c += unit_channels) {
-      plan.units.push_back({plan.rois.begin[map], plan.rois.begin[map + 1], c,
-                            std::min(c + unit_channels, channels), map});
+  const bool summed_apart =
+      call.maps.layout == Layout::kNHWC || element_bytes < sum_bytes;
+  double elements = static_cast<double>(call.rois.count()) *
+                    static_cast<double>(call.bins.size());
+  for (int64_t map = 0; map < call.maps.count_all(); ++map) {
+    const int64_t level = PlaceOf(call.maps, map).level;
+    const int64_t numbers = call.maps.map_size(level);
+    if (numbers == 0) continue;
+    const int64_t first = plan.rois.begin[map], last = plan.rois.begin[map + 1];
+    const int64_t all = first < last ? channels : numbers;
+    const int64_t step =
+        first < last ? unit_channels : kZerosBytes / element_bytes;
+    for (int64_t i = 0; i < all; i += step) {
+      plan.units.push_back({first, last, i, std::min(i + step, all), map});
     }
+    if (first < last && summed_apart) {
+      plan.sums = std::max(plan.sums, call.maps.levels[level].cells() *
+                                          unit_channels * sum_bytes);
+    }
+    elements += static_cast<double>(numbers);
   }
-  if (call.maps.layout == Layout::kNHWC || element_bytes < sum_bytes) {
-    plan.sums = call.maps.levels[0].cells() * unit_channels * sum_bytes;
-  }
-  plan.helpers = HelpersFor(
-      static_cast<double>(call.rois.count()) *
-              static_cast<double>(call.bins.size()) +
-          static_cast<double>(maps) * static_cast<double>(call.maps.map_size()),
-      static_cast<int64_t>(plan.units.size()), threads);
+  plan.helpers =
+      HelpersFor(elements, static_cast<int64_t>(plan.units.size()), threads);
   return plan;
 }
 

@@ -59,17 +59,16 @@ void ScatterChannelsFirst(const PlannedArgmaxScatter& call,
   using Numbers = ElementOf<kElement>;
   using T = typename Numbers::Storage;
   using Sum = typename Numbers::Number;
-  const int64_t cells = call.maps.levels[0].cells();
+  const MapPlace at = PlaceOf(call.maps, unit.map);
+  const int64_t cells = call.maps.levels[at.level].cells();
   const int64_t bins = call.bins.count();
-  const int64_t channels = unit.channel_end - unit.channel_begin;
-  T* gradient = static_cast<T*>(call.gradient) +
-                unit.map * call.maps.map_size() + unit.channel_begin * cells;
+  const int64_t channels = unit.end - unit.begin;
+  T* gradient = MapData<T>(call.maps, call.gradients, at) + unit.begin * cells;
   Sum* sums = static_cast<Sum*>(scratch.sums);
   if constexpr (std::is_same_v<T, Sum>) sums = gradient;
   std::memset(sums, 0, cells * channels * sizeof(Sum));
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
-    const int64_t offset =
-        call.order[i] * call.bins.size() + unit.channel_begin * bins;
+    const int64_t offset = call.order[i] * call.bins.size() + unit.begin * bins;
     for (int64_t c = 0; c < channels; ++c) {
       AddInto<Numbers>(
           static_cast<const T*>(call.cotangent) + offset + c * bins,
@@ -106,14 +105,14 @@ void ScatterChannelsLast(const PlannedArgmaxScatter& call,
   using Numbers = ElementOf<kElement>;
   using T = typename Numbers::Storage;
   using Sum = typename Numbers::Number;
-  const int64_t cells = call.maps.levels[0].cells();
+  const MapPlace at = PlaceOf(call.maps, unit.map);
+  const int64_t cells = call.maps.levels[at.level].cells();
   const int64_t bins = call.bins.count();
-  const int64_t channels = unit.channel_end - unit.channel_begin;
+  const int64_t channels = unit.end - unit.begin;
   Sum* sums = static_cast<Sum*>(scratch.sums);
   std::memset(sums, 0, cells * channels * sizeof(Sum));
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
-    const int64_t offset =
-        call.order[i] * call.bins.size() + unit.channel_begin;
+    const int64_t offset = call.order[i] * call.bins.size() + unit.begin;
     const T* cotangent = static_cast<const T*>(call.cotangent) + offset;
     const int32_t* argmax = call.argmax + offset;
     for (int64_t bin = 0; bin < bins; ++bin) {
@@ -124,8 +123,7 @@ void ScatterChannelsLast(const PlannedArgmaxScatter& call,
       argmax += call.maps.channels;
     }
   }
-  T* gradient = static_cast<T*>(call.gradient) +
-                unit.map * call.maps.map_size() + unit.channel_begin;
+  T* gradient = MapData<T>(call.maps, call.gradients, at) + unit.begin;
   for (int64_t cell = 0; cell < cells; ++cell) {
     for (int64_t c = 0; c < channels; ++c)
       gradient[c] = Numbers::Round(*sums++);
@@ -136,7 +134,12 @@ void ScatterChannelsLast(const PlannedArgmaxScatter& call,
 template <Element kElement>
 void Scatter(const PlannedArgmaxScatter& call, const ArgmaxScatterUnit& unit,
              const ArgmaxScatterScratch& scratch) {
-  if (call.maps.layout == Layout::kNHWC) {
+  if (unit.roi_begin == unit.roi_end) {
+    using T = typename ElementOf<kElement>::Storage;
+    T* map =
+        MapData<T>(call.maps, call.gradients, PlaceOf(call.maps, unit.map));
+    std::memset(map + unit.begin, 0, (unit.end - unit.begin) * sizeof(T));
+  } else if (call.maps.layout == Layout::kNHWC) {
     ScatterChannelsLast<kElement>(call, unit, scratch);
   } else {
     ScatterChannelsFirst<kElement>(call, unit, scratch);

@@ -26,13 +26,14 @@ __global__ void __launch_bounds__(kThreads)
     GatherCells(const GatherArguments a) {
   const Maps& maps = a.call.maps;
   const bool last = maps.layout == Layout::kNHWC;
-  const int64_t size = a.call.bins.size(), cells = maps.levels[0].cells();
+  const int64_t size = a.call.bins.size();
   TakeTurns(a.items, [&](int64_t item) {
     const Division place = Divide(item, a.parts);
     const int64_t roi = place.quotient;
-    const int64_t map = MapOf(maps, a.call.rois, a.call.image_index, roi);
-    const Bits* source = static_cast<const Bits*>(a.call.tangent) +
-                         (map < 0 ? 0 : map) * maps.map_size();
+    const int64_t map = MapOf(a.call, roi);
+    const MapPlace at = map < 0 ? MapPlace{0, 0} : PlaceOf(maps, map);
+    const int64_t cells = maps.levels[at.level].cells();
+    const Bits* source = MapData<const Bits>(maps, a.call.tangents, at);
     const int32_t* argmax = a.call.argmax + roi * size;
     Bits* pooled = static_cast<Bits*>(a.call.pooled) + roi * size;
     JAX_ROIPOOL_UNROLL(4)

@@ -1,5 +1,8 @@
 // The CUDA handlers of argmax_gather and argmax_scatter; see cuda/handler.h.
 
+#include <string>
+#include <utility>
+
 #include "cuda/handler.h"
 #include "cuda/stream.h"
 #include "ops/argmax/cuda.h"
@@ -10,8 +13,8 @@ namespace {
 
 namespace ffi = ::xla::ffi;
 
-ffi::Error RoiGather(Stream stream, ffi::AnyBuffer tangent, Indices image_index,
-                     Indices argmax, ffi::Result<ffi::AnyBuffer> pooled,
+ffi::Error RoiGather(Stream stream, ffi::RemainingArgs operands,
+                     ffi::Result<ffi::AnyBuffer> pooled,
                      std::string_view layout) {
   return HandleArgmaxGather(
       [&](const ArgmaxGatherCall& call) {
@@ -19,32 +22,33 @@ ffi::Error RoiGather(Stream stream, ffi::AnyBuffer tangent, Indices image_index,
           return ArgmaxGather(call, device, stream);
         });
       },
-      tangent, image_index, argmax, *pooled, layout);
+      operands, *pooled, layout);
 }
 
-ffi::Error RoiScatter(Stream stream, ffi::AnyBuffer cotangent,
-                      Indices image_index, Indices argmax,
-                      ffi::Result<ffi::AnyBuffer> gradient,
-                      ffi::Result<Indices> bounds, std::string_view layout) {
-  const bool enough =
-      bounds->element_count() == 2 * image_index.element_count();
+ffi::Error RoiScatter(Stream stream, ffi::RemainingArgs operands,
+                      ffi::RemainingRets results, std::string_view layout) {
+  const int64_t levels = static_cast<int64_t>(results.size()) - 1;
   return HandleArgmaxScatter(
       [&](const ArgmaxScatterCall& call) {
+        const ffi::AnyBuffer workspace = BufferAt(results, levels);
+        int32_t* bounds;
+        std::string wrong = ReadNumbers(workspace, "the workspace", &bounds);
+        if (wrong.empty() && static_cast<int64_t>(workspace.element_count()) !=
+                                 2 * call.rois.count()) {
+          wrong = "the workspace needs two numbers for each RoI";
+        }
+        if (!wrong.empty()) return InvalidArgument(std::move(wrong));
         return OnDevice([&](const Device& device) {
-          return ArgmaxScatter(call, bounds->typed_data(), device, stream);
+          return ArgmaxScatter(call, bounds, device, stream);
         });
       },
-      cotangent, image_index, argmax, *gradient, layout,
-      enough ? "" : "the workspace needs two numbers for each RoI");
+      operands, results, levels, layout);
 }
 
-XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather,
-                       WithArgmaxAttributes(BindArgmaxOp<StreamContext>()),
+XLA_FFI_DEFINE_HANDLER(kRoiGather, RoiGather, BindRoiGather<StreamContext>(),
                        {ffi::Traits::kCmdBufferCompatible});
-XLA_FFI_DEFINE_HANDLER(
-    kRoiScatter, RoiScatter,
-    WithArgmaxAttributes(BindArgmaxOp<StreamContext>().Ret<Indices>()),
-    {ffi::Traits::kCmdBufferCompatible});
+XLA_FFI_DEFINE_HANDLER(kRoiScatter, RoiScatter, BindRoiScatter<StreamContext>(),
+                       {ffi::Traits::kCmdBufferCompatible});
 const RegisteredHandler registered[] = {{"roi_gather", kRoiGather},
                                         {"roi_scatter", kRoiScatter}};
 

@@ -26,13 +26,20 @@ namespace {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// item = (map, part of its channels, tile of its cells).
+// How the maps of a level are cut.
+struct ScatterLevel {
+  int64_t items_end;  // of the items of all levels
+  int64_t tiles, tile_cells;
+};
+
+// item = (level, map, part of its channels, tile of its cells).
 struct ScatterArguments {
   ArgmaxScatterCall call;
-  int32_t* bounds;  // two for each RoI
-  int64_t items, channel_parts, tiles;
-  int64_t tile_cells;
-  bool bounded;  // bounds tell which tiles a RoI can meet
+  int32_t* bounds;  // two for each RoI, where a plane has several tiles
+  ScatterLevel levels[kMaxLevels];
+  int64_t items, channel_parts;
+  int64_t tile_cells;  // of the largest tile
+  bool bounded;        // whether there are bounds
 };
 
 // Places in shared memory. Strides are 4 more than a multiple of 32, so that
@@ -77,19 +84,23 @@ class Scattering {
         maps_(a.call.maps),
         per_group_(a.call.rois.per_group),
         memory_(a.tile_cells),
-        plane_stride_(BankStride(a.tile_cells)),
         warp_(threadIdx.x / kWarp),
         lane_(threadIdx.x % kWarp) {}
 
   __device__ void Run(int64_t item) {
-    const Division tiles = Divide(item, a_.tiles);
+    level_ = 0;
+    while (item >= a_.levels[level_].items_end) ++level_;
+    if (level_ > 0) item -= a_.levels[level_ - 1].items_end;
+    const ScatterLevel& level = a_.levels[level_];
+    const Division tiles = Divide(item, level.tiles);
     const Division parts = Divide(tiles.quotient, a_.channel_parts);
     const int64_t map = parts.quotient;
     const Division maps = Divide(map, maps_.images);
-    const int64_t cells = maps_.levels[0].cells();
-    tile_begin_ = tiles.remainder * a_.tile_cells;
-    tile_end_ = tile_begin_ + a_.tile_cells;
-    if (tile_end_ > cells) tile_end_ = cells;
+    cells_ = maps_.levels[level_].cells();
+    plane_stride_ = BankStride(level.tile_cells);
+    tile_begin_ = tiles.remainder * level.tile_cells;
+    tile_end_ = tile_begin_ + level.tile_cells;
+    if (tile_end_ > cells_) tile_end_ = cells_;
     first_channel_ = parts.remainder * kScatterChannels;
 
     for (int64_t i = threadIdx.x; i < kScatterChannels * plane_stride_;
@@ -119,7 +130,8 @@ class Scattering {
 
   __device__ bool Meets(int64_t roi, int64_t image) const {
     if (a_.call.image_index[roi] != image) return false;
-    if (!a_.bounded) return true;
+    if (a_.call.level != nullptr && a_.call.level[roi] != level_) return false;
+    if (a_.levels[level_].tiles == 1) return true;
     const int32_t* bounds = a_.bounds + 2 * roi;
     return bounds[0] < tile_end_ && bounds[1] >= tile_begin_;
   }
@@ -239,7 +251,7 @@ class Scattering {
   }
 
   __device__ void StoreTile(int64_t map) const {
-    T* gradient = static_cast<T*>(a_.call.gradient) + map * maps_.map_size();
+    T* gradient = MapData<T>(maps_, a_.call.gradients, {level_, map});
     const int channel = kChannelsLast ? threadIdx.x % kScatterChannels : warp_;
     const int cell = kChannelsLast ? threadIdx.x / kScatterChannels : lane_;
     const int64_t to = first_channel_ + channel;
@@ -247,8 +259,7 @@ class Scattering {
     const Number* plane = memory_.planes + channel * plane_stride_;
     for (int64_t i = cell; i < tile_end_ - tile_begin_; i += kWarp) {
       const int64_t at = tile_begin_ + i;
-      gradient[kChannelsLast ? at * maps_.channels + to
-                             : to * maps_.levels[0].cells() + at] =
+      gradient[kChannelsLast ? at * maps_.channels + to : to * cells_ + at] =
           ElementOf<kElement>::Round(plane[i]);
     }
   }
@@ -257,9 +268,10 @@ class Scattering {
   const Maps& maps_;
   const int64_t per_group_;
   const ScatterMemory<Number> memory_;
-  const int64_t plane_stride_;
   const int warp_, lane_;
   // Of the item:
+  int level_;
+  int64_t cells_, plane_stride_;
   int64_t tile_begin_, tile_end_, first_channel_;
 };
 
@@ -325,16 +337,23 @@ ScatterArguments CutScatter(const ArgmaxScatterCall& call, int32_t* bounds,
   a.bounds = bounds;
   a.channel_parts = CeilDiv(call.maps.channels, kScatterChannels);
   const int64_t planes = call.maps.count() * a.channel_parts;
-  const int64_t cells = call.maps.levels[0].cells();
-  a.tiles = CeilDiv(cells, most);
-  while (planes * a.tiles < device.multiprocessors / 2 &&
-         cells / (2 * a.tiles) >= kMinTileCells) {
-    a.tiles *= 2;
+  for (int i = 0; i < call.maps.num_levels; ++i) {
+    const int64_t cells = call.maps.levels[i].cells();
+    ScatterLevel& level = a.levels[i];
+    if (cells > 0) {
+      level.tiles = CeilDiv(cells, most);
+      while (planes * level.tiles < device.multiprocessors / 2 &&
+             cells / (2 * level.tiles) >= kMinTileCells) {
+        level.tiles *= 2;
+      }
+      level.tile_cells = CeilDiv(cells, level.tiles);
+      level.tiles = CeilDiv(cells, level.tile_cells);
+    }
+    a.items += planes * level.tiles;
+    level.items_end = a.items;
+    a.tile_cells = std::max(a.tile_cells, level.tile_cells);
+    a.bounded |= level.tiles > 1;
   }
-  a.tile_cells = CeilDiv(cells, a.tiles);
-  a.tiles = CeilDiv(cells, a.tile_cells);
-  a.bounded = a.tiles > 1;
-  a.items = planes * a.tiles;
   return a;
 }
 

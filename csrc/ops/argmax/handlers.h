@@ -15,78 +15,75 @@
 
 namespace jax_roipool {
 
-// Fills the sizes, and what both calls have. `map` is tangent or gradient,
-// `pooled` a result or a cotangent. An empty string, or what is wrong.
-template <class Call>
-std::string ReadArgmaxCall(const xla::ffi::AnyBuffer& map,
-                           const Indices& image_index, const Indices& argmax,
-                           const xla::ffi::AnyBuffer& pooled,
-                           std::string_view layout, Call* call) {
-  std::string wrong = ReadSizes(map, image_index, pooled, layout, &call->maps,
-                                &call->rois, &call->bins);
-  if (wrong.empty()) wrong = CheckArgmax(ShapeOf(argmax), ShapeOf(pooled));
-  call->image_index = image_index.typed_data();
-  call->argmax = argmax.typed_data();
-  return wrong;
-}
-
 // run(call), unless the call is wrong or has no results.
 template <typename Run>
 xla::ffi::Error HandleArgmaxGather(const Run& run,
-                                   const xla::ffi::AnyBuffer& tangent,
-                                   const Indices& image_index,
-                                   const Indices& argmax,
+                                   const xla::ffi::RemainingArgs& operands,
                                    const xla::ffi::AnyBuffer& pooled,
                                    std::string_view layout) {
   return Guarded([&] {
+    const int64_t levels = NumLevels(operands.size(), /*others=*/2);
+    if (levels == 0) return InvalidArgument(WrongNumberOfOperands());
+    const xla::ffi::AnyBuffer image_index = BufferAt(operands, levels);
+    const xla::ffi::AnyBuffer argmax = BufferAt(operands, levels + 1);
     ArgmaxGatherCall call{};
-    std::string wrong =
-        ReadArgmaxCall(tangent, image_index, argmax, pooled, layout, &call);
+    std::string wrong = ReadRoiCall(operands, levels, layout, operands,
+                                    image_index, pooled, &call, call.tangents);
+    if (wrong.empty()) {
+      wrong = ReadArgmax(argmax, ShapeOf(pooled), &call.argmax);
+    }
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
     if (pooled.element_count() == 0) return xla::ffi::Error::Success();
-    call.tangent = tangent.untyped_data();
     call.pooled = pooled.untyped_data();
     return run(call);
   });
 }
 
-// The same. `workspace_wrong` is empty, or what is wrong with what a platform
-// needs besides.
+// The same. Gradients come first among `results`, one for each level.
 template <typename Run>
 xla::ffi::Error HandleArgmaxScatter(const Run& run,
-                                    const xla::ffi::AnyBuffer& cotangent,
-                                    const Indices& image_index,
-                                    const Indices& argmax,
-                                    const xla::ffi::AnyBuffer& gradient,
-                                    std::string_view layout,
-                                    const char* workspace_wrong = "") {
+                                    const xla::ffi::RemainingArgs& operands,
+                                    const xla::ffi::RemainingRets& results,
+                                    int64_t levels, std::string_view layout) {
   return Guarded([&] {
+    const size_t num_operands = levels > 1 ? 4 : 3;
+    if (levels < 1 || operands.size() != num_operands) {
+      return InvalidArgument(WrongNumberOfOperands());
+    }
+    const xla::ffi::AnyBuffer cotangent = BufferAt(operands, 0);
+    const xla::ffi::AnyBuffer image_index = BufferAt(operands, 1);
     ArgmaxScatterCall call{};
     std::string wrong =
-        ReadArgmaxCall(gradient, image_index, argmax, cotangent, layout, &call);
-    if (wrong.empty()) wrong = workspace_wrong;
+        ReadRoiCall(results, levels, layout, operands, image_index, cotangent,
+                    &call, call.gradients);
+    if (wrong.empty()) {
+      wrong =
+          ReadArgmax(BufferAt(operands, 2), ShapeOf(cotangent), &call.argmax);
+    }
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
-    if (gradient.element_count() == 0) return xla::ffi::Error::Success();
+    if (call.maps.empty()) return xla::ffi::Error::Success();
     call.cotangent = cotangent.untyped_data();
-    call.gradient = gradient.untyped_data();
     return run(call);
   });
 }
 
-// What both are bound to: a platform's context, operands and first result;
-// further results; then the attributes.
+// What both are bound to: a platform's context, operands, results and then the
+// attribute.
 template <typename Context>
-auto BindArgmaxOp() {
+auto BindRoiGather() {
   return xla::ffi::Ffi::Bind()
       .Ctx<Context>()
-      .template Arg<xla::ffi::AnyBuffer>()
-      .template Arg<Indices>()
-      .template Arg<Indices>()
-      .template Ret<xla::ffi::AnyBuffer>();
+      .RemainingArgs()
+      .template Ret<xla::ffi::AnyBuffer>()
+      .template Attr<std::string_view>("layout");
 }
-template <typename Binding>
-auto WithArgmaxAttributes(Binding binding) {
-  return std::move(binding).template Attr<std::string_view>("layout");
+template <typename Context>
+auto BindRoiScatter() {
+  return xla::ffi::Ffi::Bind()
+      .Ctx<Context>()
+      .RemainingArgs()
+      .RemainingRets()
+      .template Attr<std::string_view>("layout");
 }
 
 }  // namespace jax_roipool

@@ -9,14 +9,10 @@
 
 namespace jax_roipool {
 
-struct MaxPoolCall {
-  Maps maps;
-  Rois rois;
-  Bins bins;
-  Scale scale;
-  const void* features;
+struct MaxPoolCall : RoiCall {
+  Scale scales[kMaxLevels];
+  const void* features[kMaxLevels];
   const float* boxes;
-  const int32_t* image_index;
   void* pooled;
   int32_t* argmax;  // null where it is not wanted
 };

@@ -128,10 +128,10 @@ inline void PoolBin(const typename Compare::Storage* map, const Window& window,
 
 template <class Compare, bool kArgmax>
 inline void PoolRoi(const PlannedMaxPool& call, int64_t roi,
-                    const typename Compare::Storage* map, int64_t channels,
-                    typename Compare::Storage* pooled, int32_t* argmax) {
+                    const typename Compare::Storage* map, int64_t width,
+                    int64_t channels, typename Compare::Storage* pooled,
+                    int32_t* argmax) {
   const Bins& bins = call.bins;
-  const int64_t width = call.maps.levels[0].width;
   const Range* rows = call.rows + roi * bins.height;
   const Range* columns = call.columns + roi * bins.width;
   for (int64_t ph = 0; ph < bins.height; ++ph) {
@@ -148,7 +148,6 @@ inline void PoolRoi(const PlannedMaxPool& call, int64_t roi,
 template <class Compare, bool kArgmax>
 void PoolByBins(const PlannedMaxPool& call, const MaxPoolUnit& unit) {
   using T = typename Compare::Storage;
-  const int64_t map_size = call.maps.map_size();
   const int64_t pooled_size = call.bins.size();
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
     const int64_t roi = call.order[i];
@@ -158,10 +157,10 @@ void PoolByBins(const PlannedMaxPool& call, const MaxPoolUnit& unit) {
       FillEmpty(pooled_size, sizeof(T), pooled, argmax);
       continue;
     }
-    const T* map =
-        static_cast<const T*>(call.features) + call.map_of[roi] * map_size;
-    PoolRoi<Compare, kArgmax>(call, roi, map, call.bins.channels, pooled,
-                              argmax);
+    const MapPlace at = PlaceOf(call.maps, call.map_of[roi]);
+    PoolRoi<Compare, kArgmax>(
+        call, roi, MapData<const T>(call.maps, call.features, at),
+        call.maps.levels[at.level].width, call.bins.channels, pooled, argmax);
   }
 }
 

@@ -36,27 +36,27 @@ class BlockTable {
   BlockTable(const PlannedMaxPool& call, const MaxPoolScratch& scratch)
       : call_(call),
         keys_(static_cast<Key*>(scratch.keys)),
-        indices_(static_cast<Index*>(scratch.indices)) {
-    for (auto& planes : planes_) {
-      planes.end = static_cast<const T*>(call.features) +
-                   call.maps.count() * call.maps.map_size();
-      planes.width = level().width;
-    }
-  }
+        indices_(static_cast<Index*>(scratch.indices)) {}
 
   // Begins a table of `block`s, of `columns` and of the rows from `top` on.
   void Begin(int64_t map, int64_t channel, BlockSize block, int64_t top,
              Range columns) {
     const Maps& maps = call_.maps;
-    const T* first =
-        static_cast<const T*>(call_.features) + map * maps.map_size();
+    const MapPlace at = PlaceOf(maps, map);
+    const T* first = MapData<const T>(maps, call_.features, at);
+    level_ = maps.levels[at.level];
     if (maps.layout == Layout::kNHWC) {
       first_channel_ = first + channel;
     } else {
       const int64_t most = maps.channels - channel - 1;
+      for (auto& planes : planes_) {
+        planes.end =
+            MapData<const T>(maps, call_.features, {at.level, maps.count()});
+        planes.width = level_.width;
+      }
       for (int64_t i = 0; i < kChannels; ++i) {
         planes_[i / kSide].first[i % kSide] =
-            first + (channel + (i < most ? i : most)) * level().cells();
+            first + (channel + (i < most ? i : most)) * level_.cells();
       }
     }
     block_ = block;
@@ -117,7 +117,6 @@ class BlockTable {
   using Keys = Vector<Key, kSide>;
   using Indices = Vector<Index, kSide>;
 
-  const Level& level() const { return call_.maps.levels[0]; }
   Keys KeysAt(int64_t cell, int vector = 0) const {
     return Load<Keys>(keys_ + cell * kChannels + vector * kSide);
   }
@@ -130,7 +129,7 @@ class BlockTable {
     return kArgmax && block_.height * block_.width > 1;
   }
   Indices IndexOf(int64_t row, int64_t column) const {
-    return Indices{} + static_cast<Index>(row * level().width + column);
+    return Indices{} + static_cast<Index>(row * level_.width + column);
   }
 
   void LoadRow(int64_t row, Key* target) const {
@@ -143,7 +142,7 @@ class BlockTable {
     }
     const int64_t channels = call_.maps.channels;
     const T* source =
-        first_channel_ + (row * level().width + columns_.begin) * channels;
+        first_channel_ + (row * level_.width + columns_.begin) * channels;
     for (int64_t i = 0; i < width_; ++i, source += channels) {
       Store(Compare::template LoadKeys<kSide>(source), target + i * kSide);
     }
@@ -263,6 +262,7 @@ class BlockTable {
   const PlannedMaxPool& call_;
   Key* const keys_;  // [rows][columns][kChannels], and so the indices
   Index* const indices_;
+  Level level_{};                      // of the table's map
   const T* first_channel_ = nullptr;   // NHWC
   Planes<T, kSide> planes_[kVectors];  // NCHW
   BlockSize block_{};

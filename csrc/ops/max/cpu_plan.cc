@@ -30,13 +30,14 @@ int64_t Area(const Range* rows, int64_t num_rows, const Range* columns,
 
 // Fills rows and columns.
 void MakeBinRanges(const MaxPoolCall& call, MaxPoolPlan* plan) {
-  const Level& level = call.maps.levels[0];
   plan->rows.resize(call.rois.count() * call.bins.height);
   plan->columns.resize(call.rois.count() * call.bins.width);
   for (int64_t roi = 0; roi < call.rois.count(); ++roi) {
     if (plan->map_of[roi] < 0) continue;
+    const int64_t at = PlaceOf(call.maps, plan->map_of[roi]).level;
+    const Level& level = call.maps.levels[at];
     const BinAxes axes =
-        MakeBinAxes(LoadBox(call.boxes, roi), call.scale, call.bins);
+        MakeBinAxes(LoadBox(call.boxes, roi), call.scales[at], call.bins);
     Range* rows = plan->rows.data() + roi * call.bins.height;
     Range* columns = plan->columns.data() + roi * call.bins.width;
     for (int64_t bin = 0; bin < call.bins.height; ++bin) {
@@ -84,6 +85,7 @@ void AddTable(const PlannedMaxPool& call, const SharedTable& table, int64_t map,
   const int64_t cuts =
       std::clamp<int64_t>(static_cast<int64_t>(table.lookups / table.build), 1,
                           std::max<int64_t>(parts / pieces, 1));
+  const Level& level = call.maps.levels[PlaceOf(call.maps, map).level];
   MaxPoolUnit unit{};
   unit.map = map;
   unit.source = CellSource::kSharedTable;
@@ -91,8 +93,8 @@ void AddTable(const PlannedMaxPool& call, const SharedTable& table, int64_t map,
   for (int64_t cut = 0; cut < cuts; ++cut) {
     unit.roi_begin = first + count * cut / cuts;
     unit.roi_end = first + count * (cut + 1) / cuts;
-    unit.top = call.maps.levels[0].height;
-    unit.columns = {static_cast<int32_t>(call.maps.levels[0].width), 0};
+    unit.top = level.height;
+    unit.columns = {static_cast<int32_t>(level.width), 0};
     for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
       const Range rows = RowsOf(call, (*order)[i]);
       const Range columns = ColumnsOf(call, (*order)[i]);
@@ -154,14 +156,13 @@ MaxPoolScratch MaxPoolPlan::CutScratch(ScratchCutter* cutter) const {
 
 MaxPoolPlan PlanMaxPool(const MaxPoolCall& call, int64_t vector_bytes,
                         int64_t threads) {
-  RoisByMap by_map =
-      SortByMap(call.maps, call.rois, call.image_index, call.boxes);
+  RoisByMap by_map = SortByMap(call, call.boxes);
   MaxPoolPlan plan{};
   plan.map_of = std::move(by_map.map_of);
   MakeBinRanges(call, &plan);
   const PlannedMaxPool planned = plan.Planned(call);
   const int64_t rois = call.rois.count();
-  const int64_t maps = call.maps.count();
+  const int64_t maps = call.maps.count_all();
   const int64_t channels = call.maps.channels;
   const int64_t parts = PartsFor(threads);
 
@@ -181,7 +182,7 @@ MaxPoolPlan PlanMaxPool(const MaxPoolCall& call, int64_t vector_bytes,
       continue;
     }
     for (const SharedTable& table :
-         ChooseTables(planned, of_map, count, &rest)) {
+         ChooseTables(planned, map, of_map, count, &rest)) {
       AddTable(planned, table, map, side, parts, &plan.order, &plan.units);
     }
   }

@@ -21,11 +21,11 @@ struct Costs {
   double pass;    // a cell, each time that blocks are doubled
 };
 
-Costs CostsOf(const MaxPoolCall& call) {
+Costs CostsOf(const MaxPoolCall& call, int64_t level) {
   // Maps that stay in the caches are pooled from where they lie much faster.
   constexpr int64_t kNearBytes = int64_t{8} << 20;
   const bool near =
-      call.maps.map_size() * ElementBytes(call.maps.element) <= kNearBytes;
+      call.maps.map_size(level) * ElementBytes(call.maps.element) <= kNearBytes;
   const bool argmax = call.argmax != nullptr;
   Costs costs;
   if (call.maps.layout == Layout::kNCHW) {
@@ -78,11 +78,12 @@ struct Axis {
 
 }  // namespace
 
-std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call,
+std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
                                       const int64_t* rois, int64_t num_rois,
                                       std::vector<int64_t>* rest) {
   const Bins& bins = call.bins;
-  const Costs costs = CostsOf(call);
+  const int64_t level = PlaceOf(call.maps, map).level;
+  const Costs costs = CostsOf(call, level);
   std::array<std::array<Class, kLevels>, kLevels> classes;
   for (int64_t i = 0; i < num_rois; ++i) {
     const Axis vertical(call.rows + rois[i] * bins.height, bins.height);
@@ -101,7 +102,7 @@ std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call,
     return costs.lookup * of.lookups[a][b] + costs.bin * of.bins;
   };
   const auto build_cost = [&](int a, int b) {
-    return static_cast<double>(call.maps.levels[0].cells()) *
+    return static_cast<double>(call.maps.levels[level].cells()) *
            (costs.pack + costs.pass * (a + b));
   };
 

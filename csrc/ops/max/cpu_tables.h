@@ -22,7 +22,7 @@ struct SharedTable {
 
 // Divides `rois`, of one map and none of them empty, into groups that are worth
 // a shared table; the others are appended to `rest`, in any order.
-std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call,
+std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
                                       const int64_t* rois, int64_t num_rois,
                                       std::vector<int64_t>* rest);
 

@@ -40,7 +40,7 @@ class ChannelsFirstPooling {
   using BestCell = Best<Number, kArgmax>;
 
   __device__ explicit ChannelsFirstPooling(const ChannelsFirstArguments& a)
-      : call_(a.call), level_(a.call.maps.levels[0]), bins_(a.call.bins) {}
+      : call_(a.call), bins_(a.call.bins) {}
 
   __device__ void Run(const ChannelsFirstArguments& a, int64_t item) {
     const Division place = Divide(item, a.channel_parts);
@@ -48,10 +48,10 @@ class ChannelsFirstPooling {
     begin_ = place.remainder * a.channels_per_item;
     end_ = begin_ + a.channels_per_item;
     if (end_ > bins_.channels) end_ = bins_.channels;
-    roi_ = LoadRoi(call_, roi);
+    roi_ = LoadRoi<T>(call_, roi);
     pooled_ = static_cast<T*>(call_.pooled) + roi * bins_.size();
     if (kArgmax) argmax_ = call_.argmax + roi * bins_.size();
-    if (roi_.map < 0) {
+    if (roi_.empty) {
       const int64_t last = end_ * bins_.count();
       for (int64_t i = begin_ * bins_.count() + threadIdx.x; i < last;
            i += kThreads) {
@@ -59,9 +59,8 @@ class ChannelsFirstPooling {
       }
       return;
     }
-    map_ = static_cast<const T*>(call_.features) +
-           roi_.map * call_.maps.map_size();
-    if (HasLargeBins(level_, roi_, kColumnBinCells)) {
+    plane_ = int64_t{roi_.height} * roi_.width;
+    if (HasLargeBins(roi_, kColumnBinCells)) {
       PoolColumns();
     } else {
       PoolBins();
@@ -83,13 +82,13 @@ class ChannelsFirstPooling {
     const int slots = bins < kThreads ? kThreads / static_cast<int>(bins) : 1;
     const int slot = slots > 1 ? threadIdx.x / static_cast<int>(bins) : 0;
     if (slot >= slots) return;
-    const int map_width = static_cast<int>(level_.width);
+    const int map_width = roi_.width;
     for (int64_t bin = threadIdx.x - slot * bins; bin < bins; bin += kThreads) {
       const Division place = Divide(bin, bins_.width);
       const Range rows =
-          BinRange(roi_.axes.vertical, place.quotient, level_.height);
+          BinRange(roi_.axes.vertical, place.quotient, roi_.height);
       const Range columns =
-          BinRange(roi_.axes.horizontal, place.remainder, level_.width);
+          BinRange(roi_.axes.horizontal, place.remainder, roi_.width);
       const bool empty = rows.end <= rows.begin || columns.end <= columns.begin;
       for (int64_t channel = begin_ + slot; channel < end_; channel += slots) {
         const int64_t target = channel * bins + bin;
@@ -97,7 +96,7 @@ class ChannelsFirstPooling {
           StoreEmpty(target);
           continue;
         }
-        const T* plane = map_ + channel * level_.cells();
+        const T* plane = roi_.map + channel * plane_;
         BestCell best =
             BestCell::Before(rows.begin * map_width + columns.begin);
         for (int row = rows.begin; row < rows.end; ++row) {
@@ -113,9 +112,9 @@ class ChannelsFirstPooling {
   }
 
   __device__ void PoolColumns() const {
-    const Range first = BinRange(roi_.axes.horizontal, 0, level_.width);
+    const Range first = BinRange(roi_.axes.horizontal, 0, roi_.width);
     const Range last =
-        BinRange(roi_.axes.horizontal, bins_.width - 1, level_.width);
+        BinRange(roi_.axes.horizontal, bins_.width - 1, roi_.width);
     // Lanes of a warp: channels, each with that many neighbouring columns.
     int columns = 8;
     while (columns < kWarp && columns < last.end - first.begin) columns *= 2;
@@ -146,12 +145,12 @@ class ChannelsFirstPooling {
         columns_left < width ? static_cast<int>(columns_left) : width;
     const int bins = bin_rows * bin_columns;
     const bool active = channel < end_;
-    const T* plane = map_ + channel * level_.cells();
-    const int map_width = static_cast<int>(level_.width);
+    const T* plane = roi_.map + channel * plane_;
+    const int map_width = roi_.width;
     const int begin =
-        BinRange(roi_.axes.horizontal, first_column, level_.width).begin;
+        BinRange(roi_.axes.horizontal, first_column, roi_.width).begin;
     const int end = BinRange(roi_.axes.horizontal,
-                             first_column + bin_columns - 1, level_.width)
+                             first_column + bin_columns - 1, roi_.width)
                         .end;
 
     // This lane's bins are place, place + width, ...: at most kStagedRows.
@@ -162,7 +161,7 @@ class ChannelsFirstPooling {
       const int column = tile + place;
       for (int i = 0; i < bin_rows; ++i) {
         const Range rows =
-            BinRange(roi_.axes.vertical, first_row + i, level_.height);
+            BinRange(roi_.axes.vertical, first_row + i, roi_.height);
         BestCell down = BestCell::Before(rows.begin * map_width + column);
         if (active && column < end) {
           JAX_ROIPOOL_UNROLL(4)
@@ -178,9 +177,8 @@ class ChannelsFirstPooling {
       for (int i = 0; i < kStagedRows; ++i) {
         const int bin = place + i * width;
         if (bin >= bins) break;
-        const Range columns =
-            BinRange(roi_.axes.horizontal, first_column + bin % bin_columns,
-                     level_.width);
+        const Range columns = BinRange(
+            roi_.axes.horizontal, first_column + bin % bin_columns, roi_.width);
         const int from = columns.begin > tile ? columns.begin : tile;
         const int to = columns.end < tile + width ? columns.end : tile + width;
         const BestCell* downs =
@@ -196,9 +194,8 @@ class ChannelsFirstPooling {
       if (bin >= bins) break;
       const int64_t row = first_row + bin / bin_columns;
       const int64_t column = first_column + bin % bin_columns;
-      const Range rows = BinRange(roi_.axes.vertical, row, level_.height);
-      const Range columns =
-          BinRange(roi_.axes.horizontal, column, level_.width);
+      const Range rows = BinRange(roi_.axes.vertical, row, roi_.height);
+      const Range columns = BinRange(roi_.axes.horizontal, column, roi_.width);
       const int64_t target =
           channel * bins_.count() + row * bins_.width + column;
       if (rows.end <= rows.begin || columns.end <= columns.begin) {
@@ -210,12 +207,11 @@ class ChannelsFirstPooling {
   }
 
   const MaxPoolCall& call_;
-  const Level& level_;
   const Bins& bins_;
   // Of the item:
   int64_t begin_, end_;  // channels
-  Roi roi_;
-  const T* map_;
+  Roi<T> roi_;
+  int64_t plane_;  // cells
   T* pooled_;
   int32_t* argmax_;
 };

@@ -44,7 +44,6 @@ class ChannelsLastPooling {
 
   __device__ explicit ChannelsLastPooling(const ChannelsLastArguments& a)
       : call_(a.call),
-        level_(a.call.maps.levels[0]),
         bins_(a.call.bins),
         lane_(threadIdx.x % a.lanes),
         group_(threadIdx.x / a.lanes),
@@ -62,11 +61,9 @@ class ChannelsLastPooling {
     const int64_t end =
         Lesser(begin + a.chunks_per_item * chunk, bins_.channels);
 
-    roi_ = LoadRoi(call_, roi_index_);
-    const bool together = groups_ > 1 && roi_.map >= 0 &&
-                          HasLargeBins(level_, roi_, kSharedBinCells);
-    map_ = static_cast<const T*>(call_.features) +
-           (roi_.map < 0 ? 0 : roi_.map) * call_.maps.map_size();
+    roi_ = LoadRoi<T>(call_, roi_index_);
+    const bool together =
+        groups_ > 1 && !roi_.empty && HasLargeBins(roi_, kSharedBinCells);
     for (int64_t bin = together ? bin_begin : bin_begin + group_; bin < bin_end;
          bin += together ? 1 : groups_) {
       FindBin(bin);
@@ -90,10 +87,10 @@ class ChannelsLastPooling {
 
   __device__ void FindBin(int64_t bin) {
     rows_ = columns_ = Range{0, 0};
-    if (roi_.map >= 0) {
+    if (!roi_.empty) {
       const Division place = Divide(bin, bins_.width);
-      rows_ = BinRange(roi_.axes.vertical, place.quotient, level_.height);
-      columns_ = BinRange(roi_.axes.horizontal, place.remainder, level_.width);
+      rows_ = BinRange(roi_.axes.vertical, place.quotient, roi_.height);
+      columns_ = BinRange(roi_.axes.horizontal, place.remainder, roi_.width);
     }
     width_ = columns_.end - columns_.begin;
     cells_ = width_ > 0 && rows_.end > rows_.begin
@@ -105,7 +102,7 @@ class ChannelsLastPooling {
   // Cells first, first + step, ... of the bin, counted row by row.
   __device__ void PoolPart(int64_t channel, int first, int step,
                            BestCell* best) const {
-    const int map_width = static_cast<int>(level_.width);
+    const int map_width = roi_.width;
     int row = rows_.begin, column = columns_.begin;
     int row_step = 0, column_step = 1;
     if (step > 1 && cells_ > 0) {
@@ -116,7 +113,7 @@ class ChannelsLastPooling {
     }
     const int32_t start = first < cells_ ? row * map_width + column : -1;
     for (int v = 0; v < kVector; ++v) best[v] = BestCell::Before(start);
-    const T* map = map_ + channel;
+    const T* map = roi_.map + channel;
     JAX_ROIPOOL_UNROLL(4)
     for (int i = first; i < cells_; i += step) {
       const int32_t cell = row * map_width + column;
@@ -166,13 +163,11 @@ class ChannelsLastPooling {
   }
 
   const MaxPoolCall& call_;
-  const Level& level_;
   const Bins& bins_;
   const int lane_, group_, groups_, lanes_;
   // Of the item:
   int64_t roi_index_;
-  Roi roi_;
-  const T* map_;
+  Roi<T> roi_;
   // Of the bin:
   Range rows_, columns_;
   int width_, cells_;

@@ -21,8 +21,10 @@ bool Aligned(const MaxPoolCall& call, int64_t count) {
   const auto at = [](const void* data) {
     return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
   };
+  bool all = at(call.pooled) && at(call.argmax);
+  for (int i = 0; i < call.maps.num_levels; ++i) all &= at(call.features[i]);
   return call.maps.channels % count == 0 && count * bytes <= kVectorBytes &&
-         at(call.features) && at(call.pooled) && at(call.argmax);
+         all;
 }
 
 template <Element kElement, bool kArgmax>

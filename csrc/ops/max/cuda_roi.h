@@ -13,26 +13,35 @@
 
 namespace jax_roipool::cuda {
 
-// A RoI on its map; `map` is -1 where it is empty.
+// A RoI on its map, of so many cells; on any where it is empty.
+template <typename T>
 struct Roi {
-  int64_t map;
+  bool empty;
+  const T* map;
+  int height, width;
   BinAxes axes;
 };
-__device__ inline Roi LoadRoi(const MaxPoolCall& call, int64_t roi) {
-  Roi loaded{MapOf(call.maps, call.rois, call.image_index, roi), {}};
+template <typename T>
+__device__ inline Roi<T> LoadRoi(const MaxPoolCall& call, int64_t roi) {
+  const int64_t map = MapOf(call, roi);
   const Box box = LoadBox(call.boxes, roi);
-  if (!IsFinite(box)) loaded.map = -1;
-  if (loaded.map >= 0) loaded.axes = MakeBinAxes(box, call.scale, call.bins);
-  return loaded;
+  if (map < 0 || !IsFinite(box)) {
+    return {true, static_cast<const T*>(call.features[0]), 0, 0, {}};
+  }
+  const MapPlace at = PlaceOf(call.maps, map);
+  const Level& level = call.maps.levels[at.level];
+  return {false, MapData<const T>(call.maps, call.features, at),
+          static_cast<int>(level.height), static_cast<int>(level.width),
+          MakeBinAxes(box, call.scales[at.level], call.bins)};
 }
 
 // Whether the RoI's bins may have `cells` cells on the map, or more.
-__device__ inline bool HasLargeBins(const Level& level, const Roi& roi,
-                                    int cells) {
+template <typename T>
+__device__ inline bool HasLargeBins(const Roi<T>& roi, int cells) {
   float height = roi.axes.vertical.bin_size + 1;
   float width = roi.axes.horizontal.bin_size + 1;
-  if (height > level.height) height = level.height;
-  if (width > level.width) width = level.width;
+  if (height > roi.height) height = roi.height;
+  if (width > roi.width) width = roi.width;
   return height * width >= cells;
 }
 

@@ -19,30 +19,32 @@ namespace jax_roipool {
 // run(context, call), unless the call is wrong or has no results.
 template <typename Context, typename Run>
 xla::ffi::Error HandleMaxPool(Context& context, const Run& run,
-                              const xla::ffi::AnyBuffer& features,
-                              const Boxes& boxes, const Indices& image_index,
-                              Scale scale, std::string_view layout,
+                              const xla::ffi::RemainingArgs& operands,
+                              const LevelScales& scale_height,
+                              const LevelScales& scale_width,
+                              std::string_view layout,
                               const xla::ffi::AnyBuffer& pooled,
-                              const Indices* argmax) {
+                              const xla::ffi::AnyBuffer* argmax) {
   return Guarded([&] {
+    const int64_t levels = NumLevels(operands.size(), /*others=*/2);
+    if (levels == 0) return InvalidArgument(WrongNumberOfOperands());
+    const xla::ffi::AnyBuffer boxes = BufferAt(operands, levels);
+    const xla::ffi::AnyBuffer image_index = BufferAt(operands, levels + 1);
     MaxPoolCall call{};
-    std::string wrong = ReadSizes(features, image_index, pooled, layout,
-                                  &call.maps, &call.rois, &call.bins);
+    std::string wrong = ReadRoiCall(operands, levels, layout, operands,
+                                    image_index, pooled, &call, call.features);
     if (wrong.empty()) {
-      wrong = CheckBoxes(ShapeOf(boxes), ShapeOf(image_index));
+      wrong = ReadBoxes(boxes, ShapeOf(image_index), &call.boxes);
     }
-    if (wrong.empty()) wrong = CheckScale(scale);
+    if (wrong.empty()) {
+      wrong = ReadScales(scale_height, scale_width, levels, call.scales);
+    }
     if (wrong.empty() && argmax != nullptr) {
-      wrong = CheckArgmax(ShapeOf(*argmax), ShapeOf(pooled));
+      wrong = ReadArgmax(*argmax, ShapeOf(pooled), &call.argmax);
     }
     if (!wrong.empty()) return InvalidArgument(std::move(wrong));
     if (pooled.element_count() == 0) return xla::ffi::Error::Success();
-    call.scale = scale;
-    call.features = features.untyped_data();
-    call.boxes = boxes.typed_data();
-    call.image_index = image_index.typed_data();
     call.pooled = pooled.untyped_data();
-    if (argmax != nullptr) call.argmax = argmax->typed_data();
     return run(context, call);
   });
 }
@@ -52,44 +54,42 @@ xla::ffi::Error HandleMaxPool(Context& context, const Run& run,
 template <typename Context, typename Value,
           xla::ffi::Error (*kRun)(Value&, const MaxPoolCall&)>
 struct MaxPoolHandlers {
-  static xla::ffi::Error RoiPool(Value context, xla::ffi::AnyBuffer features,
-                                 Boxes boxes, Indices image_index,
+  static xla::ffi::Error RoiPool(Value context,
+                                 xla::ffi::RemainingArgs operands,
                                  xla::ffi::Result<xla::ffi::AnyBuffer> pooled,
-                                 float scale_height, float scale_width,
+                                 LevelScales scale_height,
+                                 LevelScales scale_width,
                                  std::string_view layout) {
-    return HandleMaxPool(context, kRun, features, boxes, image_index,
-                         {scale_height, scale_width}, layout, *pooled, nullptr);
+    return HandleMaxPool(context, kRun, operands, scale_height, scale_width,
+                         layout, *pooled, nullptr);
   }
 
   static xla::ffi::Error RoiPoolArgmax(
-      Value context, xla::ffi::AnyBuffer features, Boxes boxes,
-      Indices image_index, xla::ffi::Result<xla::ffi::AnyBuffer> pooled,
-      xla::ffi::Result<Indices> argmax, float scale_height, float scale_width,
-      std::string_view layout) {
-    return HandleMaxPool(context, kRun, features, boxes, image_index,
-                         {scale_height, scale_width}, layout, *pooled,
-                         &*argmax);
+      Value context, xla::ffi::RemainingArgs operands,
+      xla::ffi::Result<xla::ffi::AnyBuffer> pooled,
+      xla::ffi::Result<xla::ffi::AnyBuffer> argmax, LevelScales scale_height,
+      LevelScales scale_width, std::string_view layout) {
+    return HandleMaxPool(context, kRun, operands, scale_height, scale_width,
+                         layout, *pooled, &*argmax);
   }
 
   static auto BindRoiPool() { return WithAttributes(Bind()); }
   static auto BindRoiPoolArgmax() {
-    return WithAttributes(Bind().template Ret<Indices>());
+    return WithAttributes(Bind().template Ret<xla::ffi::AnyBuffer>());
   }
 
  private:
   static auto Bind() {
     return xla::ffi::Ffi::Bind()
         .Ctx<Context>()
-        .template Arg<xla::ffi::AnyBuffer>()
-        .template Arg<Boxes>()
-        .template Arg<Indices>()
+        .RemainingArgs()
         .template Ret<xla::ffi::AnyBuffer>();
   }
   template <typename Binding>
   static auto WithAttributes(Binding binding) {
     return std::move(binding)
-        .template Attr<float>("scale_height")
-        .template Attr<float>("scale_width")
+        .template Attr<LevelScales>("scale_height")
+        .template Attr<LevelScales>("scale_width")
         .template Attr<std::string_view>("layout");
   }
 };

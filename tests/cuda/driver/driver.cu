@@ -325,6 +325,10 @@ class Trial {
   DeviceArray Array(const Bytes& bytes) const {
     return DeviceArray(bytes.data(), bytes.size(), offset_);
   }
+  RoiCall RoisOf(const DeviceArray& image) const {
+    return {sizes_.maps, sizes_.rois, sizes_.bins, image.as<int32_t>(),
+            nullptr};
+  }
   size_t SizeOf(int64_t count) const {
     return static_cast<size_t>(count * ElementBytes(sizes_.maps.element));
   }
@@ -339,8 +343,8 @@ class Trial {
     const std::vector<double> features = Features(maps_, &random_);
     std::vector<double> values(results_);
     std::vector<int32_t> cells(results_);
-    definition::MaxPool(sizes_, scale_, features.data(), rois_.boxes.data(),
-                        rois_.image.data(), values.data(), cells.data());
+    definition::MaxPool(sizes_, &scale_, features.data(), rois_.boxes.data(),
+                        {rois_.image.data()}, values.data(), cells.data());
     if (results_ == 0) return cells;  // handlers launch nothing
     const DeviceArray map = Array(ToElements(sizes_.maps.element, features));
     for (size_t d = 0; d < devices.size(); ++d) {
@@ -351,8 +355,8 @@ class Trial {
         call.maps = sizes_.maps;
         call.rois = sizes_.rois;
         call.bins = sizes_.bins;
-        call.scale = scale_;
-        call.features = map.data();
+        call.scales[0] = scale_;
+        call.features[0] = map.data();
         call.boxes = boxes.as<float>();
         call.image_index = image.as<int32_t>();
         call.pooled = pooled.data();
@@ -373,14 +377,13 @@ class Trial {
     if (results_ == 0) return;
     const std::vector<double> tangent = Features(maps_, &random_);
     std::vector<double> wanted(results_);
-    definition::ArgmaxGather(sizes_, tangent.data(), rois_.image.data(),
+    definition::ArgmaxGather(sizes_, tangent.data(), {rois_.image.data()},
                              argmax.data(), wanted.data());
     const DeviceArray map = Array(ToElements(sizes_.maps.element, tangent));
     const DeviceArray pooled(SizeOf(results_), offset_);
     NextOrder();
     const ArgmaxGatherCall call{
-        sizes_.maps,         sizes_.rois,      sizes_.bins,  map.data(),
-        image.as<int32_t>(), at.as<int32_t>(), pooled.data()};
+        RoisOf(image), {map.data()}, at.as<int32_t>(), pooled.data()};
     Demand(cuda::ArgmaxGather(call, devices[0], stream_), "Gather");
     Demand(Wait(stream_), "Gather");
     Compare(Name("gather", 0), sizes_.maps.element, pooled.Read(), wanted);
@@ -402,7 +405,7 @@ class Trial {
     }
     const Bytes bytes = ToElements(element, cotangent);
     std::vector<double> wanted(maps_), tolerance(maps_);
-    definition::ForEachEntry(sizes_, rois_.image.data(), argmax.data(),
+    definition::ForEachEntry(sizes_, {rois_.image.data()}, argmax.data(),
                              [&](int64_t place, int64_t to) {
                                if (to < 0) return;
                                const double value =
@@ -439,8 +442,7 @@ class Trial {
     const DeviceArray bounds(2 * rois_.image.size() * 4, 0);
     NextOrder();
     const ArgmaxScatterCall call{
-        sizes_.maps,         sizes_.rois,      sizes_.bins, pooled.data(),
-        image.as<int32_t>(), at.as<int32_t>(), map.data()};
+        RoisOf(image), pooled.data(), at.as<int32_t>(), {map.data()}};
     Demand(cuda::ArgmaxScatter(call, bounds.as<int32_t>(), device, stream_),
            "Scatter");
     Demand(Wait(stream_), "Scatter");

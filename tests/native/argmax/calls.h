@@ -11,24 +11,22 @@ namespace jax_roipool::native {
 
 inline ArgmaxGatherCall ArgmaxGatherCallOf(const Call& call,
                                            const Arrays& arrays) {
-  return {call.sizes.maps,
-          call.sizes.rois,
-          call.sizes.bins,
-          arrays.data(Array::kMap),
-          arrays.as<int32_t>(Array::kImageIndex),
-          arrays.as<int32_t>(Array::kCells),
-          arrays.data(Array::kPooled)};
+  ArgmaxGatherCall gather{RoiCallOf(call, arrays),
+                          {},
+                          arrays.as<int32_t>(Array::kCells),
+                          arrays.data(Array::kPooled)};
+  arrays.GetLevels(call, Array::kMap, gather.tangents);
+  return gather;
 }
 
 inline ArgmaxScatterCall ArgmaxScatterCallOf(const Call& call,
                                              const Arrays& arrays) {
-  return {call.sizes.maps,
-          call.sizes.rois,
-          call.sizes.bins,
-          arrays.data(Array::kCotangent),
-          arrays.as<int32_t>(Array::kImageIndex),
-          arrays.as<int32_t>(Array::kCells),
-          arrays.data(Array::kGradient)};
+  ArgmaxScatterCall scatter{RoiCallOf(call, arrays),
+                            arrays.data(Array::kCotangent),
+                            arrays.as<int32_t>(Array::kCells),
+                            {}};
+  arrays.GetLevels(call, Array::kGradient, scatter.gradients);
+  return scatter;
 }
 
 }  // namespace jax_roipool::native

@@ -11,8 +11,7 @@ std::vector<Wanted> ExpectGather(const Call& call) {
   const Sizes& p = call.sizes;
   std::vector<double> pooled(p.pooled_numbers());
   definition::ArgmaxGather(p, Widened(p.maps.element, call.map).data(),
-                           call.image_index.data(), call.cells.data(),
-                           pooled.data());
+                           call.indices(), call.cells.data(), pooled.data());
   return {{pooled, {}}};
 }
 
@@ -20,8 +19,7 @@ std::vector<Wanted> ExpectScatter(const Call& call) {
   const Sizes& p = call.sizes;
   std::vector<double> gradient(p.map_numbers());
   definition::ArgmaxScatter(p, Widened(p.maps.element, call.cotangent).data(),
-                            call.image_index.data(), call.cells.data(),
-                            gradient.data());
+                            call.indices(), call.cells.data(), gradient.data());
   RoundTo(p.maps.element, &gradient);
   return {{gradient, {}}};
 }

@@ -3,6 +3,8 @@
 #ifndef JAX_ROIPOOL_TESTS_NATIVE_MAX_CALLS_H_
 #define JAX_ROIPOOL_TESTS_NATIVE_MAX_CALLS_H_
 
+#include <algorithm>
+
 #include "arrays.h"
 #include "call.h"
 #include "ops/max/call.h"
@@ -11,15 +13,14 @@ namespace jax_roipool::native {
 
 inline MaxPoolCall MaxPoolCallOf(const Call& call, const Arrays& arrays,
                                  bool argmax) {
-  return {call.sizes.maps,
-          call.sizes.rois,
-          call.sizes.bins,
-          call.scale,
-          arrays.data(Array::kMap),
-          arrays.as<float>(Array::kBoxes),
-          arrays.as<int32_t>(Array::kImageIndex),
-          arrays.data(Array::kPooled),
-          argmax ? arrays.as<int32_t>(Array::kArgmax) : nullptr};
+  MaxPoolCall pool{};
+  static_cast<RoiCall&>(pool) = RoiCallOf(call, arrays);
+  std::copy_n(call.scales, kMaxLevels, pool.scales);
+  arrays.GetLevels(call, Array::kMap, pool.features);
+  pool.boxes = arrays.as<float>(Array::kBoxes);
+  pool.pooled = arrays.data(Array::kPooled);
+  if (argmax) pool.argmax = arrays.as<int32_t>(Array::kArgmax);
+  return pool;
 }
 
 }  // namespace jax_roipool::native

@@ -12,13 +12,16 @@
 
 namespace jax_roipool::definition {
 
-inline void MaxPool(const Sizes& p, Scale scale, const double* map,
-                    const float* boxes, const int32_t* image_index,
-                    double* pooled, int32_t* argmax) {
-  const Place from = MapPlace(p), to = PooledPlace(p);
+inline void MaxPool(const Sizes& p, const Scale* scales, const double* map,
+                    const float* boxes, Indices indices, double* pooled,
+                    int32_t* argmax) {
+  const Place to = PooledPlace(p);
   for (int64_t k = 0; k < p.rois.count(); ++k) {
     const float* box = boxes + 4 * k;  // x1, y1, x2, y2
-    int64_t of = MapOf(p, image_index, k);
+    const int level = LevelOf(p, indices, k);
+    const Place from = MapPlace(p, level);
+    const Scale scale = scales[level];
+    int64_t of = MapOf(p, indices, k);
     for (int side = 0; side < 4; ++side) {
       if (!std::isfinite(box[side])) of = -1;
     }
@@ -26,10 +29,10 @@ inline void MaxPool(const Sizes& p, Scale scale, const double* map,
       for (int64_t j = 0; j < p.bins.width; ++j) {
         Span rows{0, 0}, columns{0, 0};
         if (of >= 0) {
-          rows =
-              BinOf(box[1], box[3], scale.height, p.bins.height, i, p.height());
+          rows = BinOf(box[1], box[3], scale.height, p.bins.height, i,
+                       from.height);
           columns =
-              BinOf(box[0], box[2], scale.width, p.bins.width, j, p.width());
+              BinOf(box[0], box[2], scale.width, p.bins.width, j, from.width);
         }
         for (int64_t c = 0; c < p.bins.channels; ++c) {
           double best = 0;
@@ -40,7 +43,7 @@ inline void MaxPool(const Sizes& p, Scale scale, const double* map,
               if (cell < 0 || value > best ||
                   (std::isnan(value) && !std::isnan(best))) {
                 best = value;
-                cell = y * p.width() + x;
+                cell = y * from.width + x;
               }
             }
           }
