@@ -80,7 +80,7 @@ MOVE = {
     ],
 }
 COLLECTIVE = re.compile(
-    r"= \S+ (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+    r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
     r"(?:-start)?\("
 )
 
