@@ -4,6 +4,7 @@
 
 import contextlib
 import os
+import tempfile
 
 # The CPU counts as 8 devices, which meshes are made of; not where one has said another
 # number. Read when jax starts, below, and not passed on to processes that tests start.
@@ -26,6 +27,29 @@ CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 # Files with tests of a minute: first, so that no worker is left alone with one.
 LONG = ("package/test_processes.py", "detector/test_sharding.py")
+
+
+def pytest_configure(config):
+    """Programs are compiled once a run: JAX keeps them in a folder of all workers.
+
+    A change of instruction set drops programs, and tests that trace anew ask for equal
+    ones. Processes that tests start compile their own.
+    """
+    if ON_GPU or jax.config.jax_compilation_cache_dir:
+        return
+    folder = getattr(config, "workerinput", {}).get("programs")
+    if folder is None:
+        temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        config.add_cleanup(temporary.cleanup)
+        folder = temporary.name
+    config.programs = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["programs"] = getattr(node.config, "programs", None)
 
 
 def pytest_addoption(parser):
