@@ -63,14 +63,18 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """In the order of implementations, within a file; few of the slow ones in CI.
 
-    Tests that share compiled programs go to one worker of pytest-xdist: the
+    An op without kernels runs on plain JAX alone. Tests that share compiled programs go to one worker of pytest-xdist: the
     instruction sets share them all, plain JAX and CUDA's as C++ with none.
     """
     wanted = {}
+    left_out = set()
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         file = wanted.setdefault(item.path, {"": []})
         chosen = next((params[name] for name in CHOICES if name in params), "")
+        for_kernels = chosen not in ("", backends.PLAIN) or "kernels" in item.fixturenames
+        if for_kernels and "op" in params and not params["op"].kernels:
+            left_out.add(item)
         file.setdefault(chosen, []).append(item)
         name = item.path.relative_to(config.rootpath / "tests").as_posix()
         if chosen in (backends.PLAIN, on_host.NAME):
@@ -84,7 +88,8 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
     if config.getoption("--one-isa"):
         lesser = {*IMPLEMENTATIONS} - {BEST, backends.PLAIN}
-        left_out = {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+        left_out |= {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+    if left_out:
         config.hook.pytest_deselected(items=[*left_out])
         items[:] = [item for item in items if item not in left_out]
 

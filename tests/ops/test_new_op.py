@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from jax_roipool import arguments, forms, lowering, partitioning, plain
+from jax_roipool import arguments, backends, forms, lowering, partitioning, plain
 from jax_roipool.geometry.caffe_bins import bin_bounds
 from jax_roipool.primitive import Op, define_linear
 from tests import table
@@ -710,9 +710,41 @@ def mean_pool():
         del lowering._ops[name]
 
 
+# A row whose op has no kernels.
+of_plain_jax = pytest.mark.parametrize(
+    "op",
+    [
+        table.Row(
+            name="plain",
+            function=plain_mean,
+            oracle=mean_oracle,
+            oracle_gradient=mean_oracle_gradient,
+            calls=({}, {}),
+            module="",
+        )
+    ],
+    ids=str,
+)
+
+
+@of_plain_jax
+def test_an_op_without_kernels_runs_on_plain_jax_alone(implementation, op):
+    assert implementation == backends.PLAIN
+
+
+@of_plain_jax
+def test_nor_is_it_lowered_to_kernels(lowered_to, op):
+    assert lowered_to == backends.PLAIN
+
+
+@of_plain_jax
+def test_nor_does_it_run_what_is_about_kernels(kernels, op):
+    pytest.fail("such a test is left out")
+
+
 @pytest.mark.parametrize(
     ("dtype", "layout", "every"),
-    [("float32", "NHWC", 1), ("bfloat16", "NCHW", 6), ("float64", "NHWC", 6)],
+    [("float32", "NHWC", 3), ("bfloat16", "NCHW", 6), ("float64", "NHWC", 9)],
 )
 def test_a_row_is_all_that_values_and_gradients_need(mean_pool, dtype, layout, every):
     for case in mean_pool.cases[::every]:
