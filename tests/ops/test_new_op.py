@@ -747,9 +747,9 @@ def test_nor_does_it_run_what_is_about_kernels(kernels, op):
     [("float32", "NHWC", 3), ("bfloat16", "NCHW", 6), ("float64", "NHWC", 9)],
 )
 def test_a_row_is_all_that_values_and_gradients_need(mean_pool, dtype, layout, every):
-    for case in mean_pool.cases[::every]:
-        test_values.check(mean_pool, case, dtype, layout)
-        test_gradients.check(mean_pool, case, dtype, layout)
+    cases = mean_pool.cases[::every]
+    test_values.check(mean_pool, cases, dtype, layout)
+    test_gradients.check(mean_pool, cases, dtype, layout)
 
 
 def test_hostile_boxes_of_a_row(mean_pool):
