@@ -16,8 +16,9 @@ if "device_count" not in _FLAGS and _PLATFORMS.startswith("cpu"):
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from jax_roipool import backends
+from jax_roipool import backends, partitioning
 from tests import table
 from tests.cuda import on_host
 
@@ -45,6 +46,24 @@ def pytest_configure(config):
     config.programs = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    config.add_cleanup(_keep_partitioned_programs_out())
+
+
+def _keep_partitioned_programs_out():
+    """What is kept is found by its text, where the rules of an op are an address.
+
+    The next op may have its rules there, so a test over a mesh keeps nothing. Gives
+    what undoes this check that it does.
+    """
+    partitioned = partitioning.partitioned
+
+    def check(*args, **params):
+        kept = jax.config.jax_enable_compilation_cache
+        assert not kept, "a test over a mesh takes the fixture `devices`"
+        return partitioned(*args, **params)
+
+    partitioning.partitioned = check
+    return lambda: setattr(partitioning, "partitioned", partitioned)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -199,7 +218,14 @@ def devices():
     """The number of devices that meshes are made of; skips where there are few."""
     if jax.device_count() < 8:
         pytest.skip("needs 8 devices; the CPU counts as as many")
-    return 8
+    _keep_programs(False)
+    yield 8
+    _keep_programs(True)
+
+
+def _keep_programs(choice):
+    jax.config.update("jax_enable_compilation_cache", choice)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def test_nothing_leans_on_promotion(function, x64):
 
 
 @by_function
-def test_inside_vmap_inside_shard_map(function):
+def test_inside_vmap_inside_shard_map(devices, function):
     """Every carry of a loop varies as operands do, whichever of them does."""
     spec = jax.sharding.PartitionSpec
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
