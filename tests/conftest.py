@@ -82,7 +82,9 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """In the order of implementations, within a file; few of the slow ones in CI.
 
-    An op without kernels runs on plain JAX alone. Tests that share compiled programs go to one worker of pytest-xdist: the
+    An op without kernels runs on plain JAX alone.
+
+    Tests that share compiled programs go to one worker of pytest-xdist: the
     instruction sets share them all, plain JAX and CUDA's as C++ with none.
     """
     wanted = {}
@@ -91,9 +93,9 @@ def pytest_collection_modifyitems(config, items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         file = wanted.setdefault(item.path, {"": []})
         chosen = next((params[name] for name in CHOICES if name in params), "")
-        for_kernels = chosen not in ("", backends.PLAIN) or "kernels" in item.fixturenames
+        of_kernels = {chosen} - {"", backends.PLAIN} or "kernels" in item.fixturenames
         row = params.get("op")
-        if for_kernels and isinstance(row, table.Row) and not row.kernels:
+        if of_kernels and isinstance(row, table.Row) and not row.kernels:
             left_out.add(item)
         file.setdefault(chosen, []).append(item)
         name = item.path.relative_to(config.rootpath / "tests").as_posix()
