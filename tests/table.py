@@ -42,7 +42,8 @@ class Row:
       static: Further static arguments of all calls, and fields of its Flax modules.
       forward_mode: Arguments that make forward mode work.
       module: The name of its Flax modules.
-      calls: The custom calls of a forward pass, of a gradient.
+      calls: The custom calls of a forward pass, of a gradient. Where there are none
+        the op has no kernels, and tests run it on plain JAX alone.
       cases: What values and gradients are tried on.
       channel_cases: The same, for what only kernels know.
     """
@@ -62,6 +63,10 @@ class Row:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kernels(self) -> bool:
+        return any(self.calls)
 
     # --- Calling it
 

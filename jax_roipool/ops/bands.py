@@ -321,7 +321,9 @@ class Family:
         return pooled
 
     def _add(self, order: int, result: str, suffix: str, signature: str) -> None:
-        function: Any = {"pooled": _apply, "maps": _spread, "boxes": _box_gradient}[result]
+        function: Any = {"pooled": _apply, "maps": _spread, "boxes": _box_gradient}[
+            result
+        ]
 
         def plain_(*operands: Array, **params: Any) -> Any:
             return function(self._make, order, *operands, **params)

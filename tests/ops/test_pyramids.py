@@ -119,7 +119,9 @@ def test_vmap_of_pyramids(lowered_to, op):
         several = jax.vmap(lambda r: loss(op, maps, r, **op.forward_mode))(rois)
         return several.sum()
 
-    op.assert_agrees(jax.grad(summed)(maps)[0], 3 * jax.grad(partial(loss, op))(maps)[0])
+    op.assert_agrees(
+        jax.grad(summed)(maps)[0], 3 * jax.grad(partial(loss, op))(maps)[0]
+    )
     text = str(jax.make_jaxpr(jax.grad(summed))(maps))
     for height, width in SIZES:
         assert f"[3,2,{height},{width},5]" not in text
@@ -136,7 +138,9 @@ def test_forward_mode_of_pyramids(lowered_to, op):
     # Along one level alone, and back.
     moved_one = [tangents[0], *(np.zeros_like(x) for x in tangents[1:])]
     _, derivative = jax.jvp(f, (maps,), (moved_one,))
-    op.assert_agrees(derivative, np.where((LEVELS == 0)[:, None, None, None], pooled, 0))
+    op.assert_agrees(
+        derivative, np.where((LEVELS == 0)[:, None, None, None], pooled, 0)
+    )
     first = jax.grad(lambda x: (f([x, *maps[1:]]) ** 2).sum())(maps[0])
     op.assert_agrees(first, jax.grad(partial(loss, op))(maps)[0])
 
@@ -172,9 +176,9 @@ def test_one_launch(kernels, op):
     assert custom_calls(step.lower(maps).as_text()) == op.calls[1]
     forward = jax.jit(lambda m: op(m, ROIS, SIZE, SCALES, levels=LEVELS))
     assert custom_calls(forward.lower(maps).as_text()) == op.calls[0]
-    exported = jax.export.export(
-        forward, disabled_checks=export_disabled_checks()
-    )(maps)
+    exported = jax.export.export(forward, disabled_checks=export_disabled_checks())(
+        maps
+    )
     again = jax.export.deserialize(exported.serialize()).call(maps)
     np.testing.assert_array_equal(again, forward(maps))
 
@@ -216,7 +220,12 @@ A, B = np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 4, 4, 3), np.float32)
         (A, {"levels": np.zeros(3, int)}, ValueError, "levels goes with features of"),
         ([A, B], {"levels": np.zeros(3)}, TypeError, "levels must be ints"),
         ([A, B], {"levels": np.zeros(3, bool)}, TypeError, "levels must be ints"),
-        ([A, B], {"levels": np.zeros(2, int)}, ValueError, "levels must have one entry"),
+        (
+            [A, B],
+            {"levels": np.zeros(2, int)},
+            ValueError,
+            "levels must have one entry",
+        ),
         ([A, B], {"levels": [0, 0, 0]}, TypeError, "levels must be an array"),
     ],
 )
