@@ -128,9 +128,9 @@ def _switch_to(choice):
         _in_force = choice
 
 
-@pytest.fixture(params=table.ROWS, ids=str)
+@pytest.fixture(params=table.KINDS, ids=str)
 def op(request):
-    """A row of the table of ops."""
+    """A row of the table of ops, one for each kind."""
     return request.param
 
 

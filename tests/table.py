@@ -18,7 +18,7 @@ import numpy as np
 
 import jax_roipool
 from tests.cases import CASES, CHANNEL_CASES, Case, assert_same
-from tests.oracle import roi_pool
+from tests.oracle import roi_align, roi_average_pool, roi_pool
 
 # Of the sum of |weight * feature|, for results that are compared with a tolerance.
 TOLERANCE = 1e-5
@@ -150,7 +150,40 @@ ROI_POOL = Row(
     module="RoIPool",
 )
 
-ROWS = (ROI_POOL,)
+ROI_AVERAGE_POOL = Row(
+    name="roi_average_pool",
+    function=jax_roipool.roi_average_pool,
+    oracle=roi_average_pool.roi_average_pool,
+    oracle_gradient=roi_average_pool.gradient,
+    calls=({"roi_average_pool": 1}, {"roi_average_pool_transpose": 1}),
+    module="RoIAveragePool",
+    exact=False,
+)
+
+
+def _roi_align(name: str, **static: Any) -> Row:
+    return Row(
+        name=name,
+        function=jax_roipool.roi_align,
+        oracle=roi_align.roi_align,
+        oracle_gradient=roi_align.gradient,
+        calls=({"roi_align": 1}, {"roi_align_transpose": 1}),
+        module="RoIAlign",
+        exact=False,
+        static=static,
+    )
+
+
+ROI_ALIGN = _roi_align("roi_align")
+ROI_ALIGN_TORCHVISION = _roi_align(
+    "roi_align of torchvision", sampling_ratio=2, aligned=False
+)
+
+ROWS = (ROI_POOL, ROI_AVERAGE_POOL, ROI_ALIGN, ROI_ALIGN_TORCHVISION)
+
+# One of each kind: what follows from signatures and rules of derivatives alone is tried
+# on these.
+KINDS = (ROI_POOL, ROI_ALIGN)
 
 # All public functions that pool.
 FUNCTIONS = list(

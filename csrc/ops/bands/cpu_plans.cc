@@ -1,0 +1,150 @@
+#include "ops/bands/cpu_plans.h"
+
+#include <algorithm>
+
+namespace jax_roipool::cpu {
+namespace {
+
+// What a unit of the transpose may touch again and again: half of the smallest
+// second-level cache among CPUs of today.
+constexpr int64_t kUnitBytes = 512 * 1024;
+
+// Float64 boxes that are not finite have no entries.
+RoisByMap SortRois(const BandsCall& call) {
+  return SortByMap(
+      call, call.wide_boxes ? nullptr : static_cast<const float*>(call.boxes));
+}
+
+BandsScratchSizes ScratchOf(const BandsCall& call,
+                            const BandsKernels& kernels) {
+  int64_t width = 0;
+  for (int i = 0; i < call.maps.num_levels; ++i) {
+    width = std::max(width, call.maps.levels[i].width);
+  }
+  const int64_t places = std::min(width, MostEntries(call, false));
+  const bool last = call.maps.layout == Layout::kNHWC;
+  return {call, places * kernels.block_bytes,
+          last ? 0 : call.bins.count() * kernels.vector_bytes, 0};
+}
+
+// Numbers that a RoI reads and writes, per channel; about.
+double CostOf(const BandsCall& call, int64_t roi, int64_t map) {
+  if (map < 0) return static_cast<double>(call.bins.count()) / 4;
+  const Reach reach = ReachOf(call, roi, PlaceOf(call.maps, map).level);
+  const auto entries = [&](bool rows, Range cells) {
+    const int64_t bins = rows ? call.bins.height : call.bins.width;
+    return static_cast<double>(
+        std::min(MostEntries(call, rows), cells.end - cells.begin + 2 * bins));
+  };
+  const double rows = entries(true, reach.rows);
+  const double columns = entries(false, reach.columns);
+  const auto height = static_cast<double>(call.bins.height);
+  return rows * columns +
+         height * (columns + static_cast<double>(call.bins.width));
+}
+
+// Ranges of RoIs of equal cost, each in pieces of its channels where there are
+// fewer RoIs than threads could share; `channels` is what a piece must divide.
+template <class Plan>
+void CutRois(const BandsCall& call, int64_t threads, int64_t channels,
+             Plan* plan) {
+  const int64_t rois = call.rois.count();
+  const int64_t parts = PartsFor(threads);
+  double total = 0;
+  std::vector<double> costs(rois);
+  for (int64_t i = 0; i < rois; ++i) {
+    const int64_t roi = plan->rois.order[i];
+    costs[i] = CostOf(call, roi, plan->rois.map_of[roi]);
+    total += costs[i];
+  }
+  const int64_t pieces =
+      std::min(CeilDiv(parts, std::max<int64_t>(rois, 1)),
+               std::max<int64_t>(call.maps.channels / channels, 1));
+  const int64_t piece =
+      CeilDiv(CeilDiv(call.maps.channels, pieces), channels) * channels;
+  CutByCost(
+      0, rois, parts, [&](int64_t i) { return costs[i]; },
+      [&](int64_t begin, int64_t end) {
+        int64_t c = 0;
+        do {  // of no channels too, whose boxes have a gradient of 0
+          plan->units.push_back(
+              {begin, end, c, std::min(c + piece, call.maps.channels)});
+          c += piece;
+        } while (c < call.maps.channels);
+      });
+  plan->helpers = HelpersFor(total * static_cast<double>(call.maps.channels),
+                             static_cast<int64_t>(plan->units.size()), threads);
+}
+
+}  // namespace
+
+BandsApplyPlan PlanBandsApply(const BandsApplyCall& call,
+                              const BandsKernels& kernels, int64_t threads) {
+  BandsApplyPlan plan{};
+  plan.rois = SortRois(call);
+  plan.scratch = ScratchOf(call, kernels);
+  const int64_t bytes = call.maps.layout == Layout::kNHWC
+                            ? kernels.block_bytes
+                            : kernels.vector_bytes;
+  const int64_t number = std::max<int64_t>(ElementBytes(call.maps.element), 4);
+  CutRois(call, threads, bytes / number, &plan);
+  return plan;
+}
+
+BandsBoxGradientPlan PlanBandsBoxGradient(const BandsBoxGradientCall& call,
+                                          const BandsKernels& kernels,
+                                          int64_t threads) {
+  BandsBoxGradientPlan plan{};
+  plan.rois = SortRois(call);
+  plan.scratch = ScratchOf(call, kernels);
+  // No sum is divided.
+  CutRois(call, threads, std::max<int64_t>(call.maps.channels, 1), &plan);
+  return plan;
+}
+
+BandsTransposePlan PlanBandsTranspose(const BandsTransposeCall& call,
+                                      const BandsKernels& kernels,
+                                      int64_t threads) {
+  BandsTransposePlan plan{};
+  const Maps& maps = call.maps;
+  plan.rois = SortRois(call);
+  plan.scratch = ScratchOf(call, kernels);
+  plan.rows.resize(call.rois.count());
+  double numbers = 0;
+  for (int64_t i = 0; i < call.rois.count(); ++i) {
+    const int64_t roi = plan.rois.order[i], map = plan.rois.map_of[roi];
+    numbers += CostOf(call, roi, map);
+    if (map < 0) continue;
+    plan.rows[i] = ReachOf(call, roi, PlaceOf(maps, map).level).rows;
+  }
+  const int64_t number = std::max<int64_t>(ElementBytes(maps.element), 4);
+  const int64_t channels = maps.layout == Layout::kNHWC
+                               ? std::max<int64_t>(maps.channels, 1)
+                               : kernels.vector_bytes / number;
+  for (int64_t map = 0; map < maps.count_all(); ++map) {
+    const Level& level = maps.levels[PlaceOf(maps, map).level];
+    if (level.cells() * maps.channels == 0) continue;
+    const int64_t row =
+        level.width * std::min(channels, maps.channels) * number;
+    const int64_t pieces =
+        CeilDiv(level.height, std::max<int64_t>(kUnitBytes / row, 1));
+    const int64_t rows = CeilDiv(level.height, pieces);
+    for (int64_t c = 0; c < maps.channels; c += channels) {
+      for (int64_t y = 0; y < level.height; y += rows) {
+        plan.units.push_back({map, plan.rois.begin[map],
+                              plan.rois.begin[map + 1], c,
+                              std::min(c + channels, maps.channels), y,
+                              std::min(y + rows, level.height)});
+      }
+    }
+    if (ElementBytes(maps.element) < number) {
+      plan.scratch.sums = std::max(plan.scratch.sums, rows * row);
+    }
+    numbers += static_cast<double>(level.cells());
+  }
+  plan.helpers = HelpersFor(numbers * static_cast<double>(maps.channels),
+                            static_cast<int64_t>(plan.units.size()), threads);
+  return plan;
+}
+
+}  // namespace jax_roipool::cpu
