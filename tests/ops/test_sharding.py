@@ -80,7 +80,8 @@ MOVE = {
     ],
 }
 COLLECTIVE = re.compile(
-    r"= \S+ (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+    r"= (?:\S+|\([^()]*\)) "  # an array, or several
+    r"(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
     r"(?:-start)?\("
 )
 
