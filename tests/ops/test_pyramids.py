@@ -207,7 +207,7 @@ A, B = np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 4, 4, 3), np.float32)
     ("features", "kwargs", "error", "words"),
     [
         ([A, B], {}, ValueError, "spatial_scale must be a sequence.*2 levels"),
-        ([A, B], {"spatial_scale": [1.0]}, ValueError, "spatial_scale must be a seq"),
+        ([A, B], {"spatial_scale": [1.0]}, ValueError, "spatial_scale must be a s"),
         ([A, B], {"spatial_scale": [1, 0]}, ValueError, "spatial_scale must be finite"),
         ([A, B], {"spatial_scale": [1, "x"]}, TypeError, "spatial_scale must be a num"),
         ([A, B[:1]], {}, ValueError, "features must have as many images"),
