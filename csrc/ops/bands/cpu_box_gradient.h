@@ -22,13 +22,13 @@ constexpr Slope kSlopesOfBox[] = {{0, 1}, {1, 0}, {0, 2}, {2, 0}};
 // sums[corner] += cotangent * slope over a row of bins. load(bin, v) gives a
 // bin's cotangent.
 template <class L, int kVectors, class LoadBin>
-inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const BandBin& row,
-                      int64_t num_bins, const LoadBin& load,
-                      const typename L::Number* columns, double* sums) {
+inline void AddSlopes(const BandsFor<L, kSlopes>& bands, int64_t num_bins,
+                      const LoadBin& load, const typename L::Number* columns,
+                      double* sums) {
   using V = typename L::V;
   V totals[4] = {};
   for (int64_t q = 0; q < num_bins; ++q) {
-    const BandBin& column = bands.columns.bins[q];
+    const Range& column = bands.columns.bins[q];
     if (column.begin == column.end) continue;
     V slopes[4][kVectors] = {};
     for (int32_t e = column.begin; e < column.end; ++e) {
@@ -45,9 +45,8 @@ inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const BandBin& row,
         }
       }
     }
-    const Divisor<typename L::Number> divisor(row, column);
     for (int v = 0; v < kVectors; ++v) {
-      const V cotangent = divisor.Of(load(q, v));
+      const V cotangent = load(q, v);
       for (int corner = 0; corner < 4; ++corner) {
         totals[corner] += cotangent * slopes[corner][v];
       }
@@ -70,13 +69,13 @@ void AddChannelsLast(const BandsBoxGradientCall& call,
   constexpr int kVectors = kMaxVectors / 4;  // each has four sums
   ForEachBlock<L, kVectors>(0, channels, [&](auto block, int64_t first) {
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       if (row.begin == row.end) continue;
       CombineRows<L, kSlopes>(block, bands, row, map + first, width * channels,
                               channels, columns);
       const auto* from = cotangent + p * call.bins.width * channels + first;
       AddSlopes<L, block.kVectorCount>(
-          bands, row, call.bins.width,
+          bands, call.bins.width,
           [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
           columns, sums);
     }
@@ -99,11 +98,11 @@ void AddChannelsFirst(const BandsBoxGradientCall& call,
                               level.width, count};
     TurnCotangent<L>(cotangent + c * bins, count, bins, tile);
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       if (row.begin == row.end) continue;
       CombineRows<L, kSlopes>(planes, bands, row, columns);
       AddSlopes<L, 1>(
-          bands, row, call.bins.width,
+          bands, call.bins.width,
           [&](int64_t q, int) {
             return Load<typename L::V>(tile +
                                        (p * call.bins.width + q) * kSide);
