@@ -19,17 +19,31 @@ struct Slope {
 };
 constexpr Slope kSlopesOfBox[] = {{0, 1}, {1, 0}, {0, 2}, {2, 0}};
 
+// Which weights of a bin are not 0 in all of its entries, a bit for each.
+template <class Entry>
+inline unsigned WeightsOf(const Entry* entries, const Range& bin) {
+  unsigned some = 0;
+  for (int32_t e = bin.begin; e < bin.end; ++e) {
+    for (int k = 0; k < kSlopes; ++k) {
+      some |= static_cast<unsigned>(entries[e].weights[k] != 0) << k;
+    }
+  }
+  return some;
+}
+
 // sums[corner] += cotangent * slope over a row of bins. load(bin, v) gives a
-// bin's cotangent.
+// bin's cotangent, which is not looked at where there is no slope.
 template <class L, int kVectors, class LoadBin>
-inline void AddSlopes(const BandsFor<L, kSlopes>& bands, int64_t num_bins,
-                      const LoadBin& load, const typename L::Number* columns,
-                      double* sums) {
+inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const Range& row,
+                      int64_t num_bins, const LoadBin& load,
+                      const typename L::Number* columns, double* sums) {
   using V = typename L::V;
   V totals[4] = {};
+  const unsigned of_row = WeightsOf(bands.rows.entries, row);
   for (int64_t q = 0; q < num_bins; ++q) {
     const Range& column = bands.columns.bins[q];
     if (column.begin == column.end) continue;
+    const unsigned of_column = WeightsOf(bands.columns.entries, column);
     V slopes[4][kVectors] = {};
     for (int32_t e = column.begin; e < column.end; ++e) {
       const auto& entry = bands.columns.entries[e];
@@ -48,6 +62,10 @@ inline void AddSlopes(const BandsFor<L, kSlopes>& bands, int64_t num_bins,
     for (int v = 0; v < kVectors; ++v) {
       const V cotangent = load(q, v);
       for (int corner = 0; corner < 4; ++corner) {
+        const Slope slope = kSlopesOfBox[corner];
+        if ((of_row >> slope.row & of_column >> slope.column & 1) == 0) {
+          continue;
+        }
         totals[corner] += cotangent * slopes[corner][v];
       }
     }
@@ -75,7 +93,7 @@ void AddChannelsLast(const BandsBoxGradientCall& call,
                               channels, columns);
       const auto* from = cotangent + p * call.bins.width * channels + first;
       AddSlopes<L, block.kVectorCount>(
-          bands, call.bins.width,
+          bands, row, call.bins.width,
           [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
           columns, sums);
     }
@@ -102,7 +120,7 @@ void AddChannelsFirst(const BandsBoxGradientCall& call,
       if (row.begin == row.end) continue;
       CombineRows<L, kSlopes>(planes, bands, row, columns);
       AddSlopes<L, 1>(
-          bands, call.bins.width,
+          bands, row, call.bins.width,
           [&](int64_t q, int) {
             return Load<typename L::V>(tile +
                                        (p * call.bins.width + q) * kSide);
