@@ -118,10 +118,12 @@ def test_infinite_and_nan_cotangents_stay_where_they_are(host):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pyramids_have_the_bits_of_the_cpu(layout):
-    """One launch each; a level of several tiles, one without RoIs, one without cells."""
+    """A level of several tiles, one without RoIs, one without cells."""
     sizes = ((40, 52), (20, 26), (0, 13), (5, 7), (3, 4))
     maps = [
-        jnp.asarray(in_layout(rng(i).standard_normal((2, *size, 12)), layout), "float32")
+        jnp.asarray(
+            in_layout(rng(i).standard_normal((2, *size, 12)), layout), "float32"
+        )
         for i, size in enumerate(sizes)
     ]
     rois = random_rois(90, 2, 40, 52)
