@@ -17,6 +17,9 @@ from jax_roipool import _source_tree as _source_tree  # before other modules
 from jax_roipool import backends
 from jax_roipool.debugging import check_inputs
 from jax_roipool.lowering import export_disabled_checks
+from jax_roipool.ops.levels import fpn_levels
+from jax_roipool.ops.roi_align import roi_align
+from jax_roipool.ops.roi_average_pool import roi_average_pool
 from jax_roipool.ops.roi_pool import roi_pool, roi_pool_with_argmax
 from jax_roipool.ops.valid_rois import valid_rois
 
@@ -24,6 +27,9 @@ __version__ = "0.1.0"
 __all__ = [
     "check_inputs",
     "export_disabled_checks",
+    "fpn_levels",
+    "roi_align",
+    "roi_average_pool",
     "roi_pool",
     "roi_pool_with_argmax",
     "valid_rois",

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,6 +14,10 @@ import numpy as np
 
 Layout = Literal["NHWC", "NCHW"]
 ArrayLike = jax.Array | np.ndarray[Any, Any]
+# One map, or the levels of a feature pyramid; and the scale of each.
+Features = ArrayLike | Sequence[ArrayLike]
+Scale = float | tuple[float, float]
+Scales = Scale | Sequence[Scale]
 
 _FEATURE_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _FORMS = """
@@ -22,6 +27,7 @@ _FORMS = """
 # float32 counts bins exactly up to here.
 _MAX_BINS = 2**24
 _INT32_END = 2**31
+MAX_LEVELS = 16  # as kMaxLevels in csrc/core/sizes.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,21 +35,50 @@ class Config:
     """The static side of a call, checked and in one form."""
 
     output_size: tuple[int, int]
-    spatial_scale: tuple[float, float]
+    spatial_scale: tuple[tuple[float, float], ...]  # of each level
     layout: Layout
 
 
-def check_config(output_size: Any, spatial_scale: Any, layout: Any) -> Config:
-    """The static arguments in one form.
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """The array side of a call, checked: a pytree.
 
-    Raises:
-      TypeError, ValueError: An argument is not as documented, or is traced.
+    Attributes:
+      maps: Features, of every level.
+      rois: As they came.
+      levels: int, one per RoI; `None` for one map, or where areas tell.
+      valid: bool, one per RoI, or `None` for all.
     """
-    return Config(
-        _check_output_size(output_size),
-        _check_spatial_scale(spatial_scale),
-        check_layout(layout),
-    )
+
+    maps: tuple[jax.Array, ...]
+    rois: jax.Array
+    levels: jax.Array | None
+    valid: jax.Array | None
+
+
+jax.tree_util.register_dataclass(
+    Arrays, data_fields=["maps", "rois", "levels", "valid"], meta_fields=[]
+)
+
+
+def _check_config(
+    features: Any, output_size: Any, spatial_scale: Any, layout: Any
+) -> Config:
+    """The static arguments in one form: as many scales as features has levels."""
+    size = _check_output_size(output_size)
+    if not isinstance(features, list | tuple):
+        return Config(
+            size, (_check_spatial_scale(spatial_scale),), check_layout(layout)
+        )
+    _refuse_arrays("spatial_scale", spatial_scale)
+    levels = len(features)
+    if not isinstance(spatial_scale, list | tuple) or len(spatial_scale) != levels:
+        raise ValueError(
+            "spatial_scale must be a sequence of scales, one for each of the "
+            f"{levels} levels of features, got {spatial_scale!r}"
+        )
+    scales = tuple(map(_check_spatial_scale, spatial_scale))
+    return Config(size, scales, check_layout(layout))
 
 
 def check_int(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -79,6 +114,15 @@ def is_real(dtype: Any) -> bool:
     return bool(
         jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     )
+
+
+def check_sampling_ratio(sampling_ratio: Any) -> tuple[int, int]:
+    """Samples per bin along (rows, columns), 0 for as many as it has cells."""
+    rows, columns = (
+        check_int("sampling_ratio", x, 0, _MAX_BINS)
+        for x in _pair("sampling_ratio", sampling_ratio)
+    )
+    return rows, columns
 
 
 def check_layout(layout: Any) -> Layout:
@@ -209,34 +253,106 @@ def _keep_index(rois: Any) -> Any:
     return rois
 
 
+def check_call(
+    features: Any,
+    rois: Any,
+    output_size: Any,
+    spatial_scale: Any,
+    levels: Any,
+    valid: Any,
+    layout: Any,
+) -> tuple[Arrays, Config]:
+    """The arguments that all ops share, checked.
+
+    Raises:
+      TypeError, ValueError: An argument is not as documented.
+    """
+    config = _check_config(features, output_size, spatial_scale, layout)
+    return check_arrays(features, rois, levels, valid, config.layout), config
+
+
 def check_arrays(
-    features: Any, rois: Any, valid: Any, layout: Layout
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    features: Any, rois: Any, levels: Any, valid: Any, layout: Layout
+) -> Arrays:
     """The array arguments as JAX arrays, of ranks and sizes that fit.
 
     Raises:
       TypeError, ValueError: An argument is not as documented.
     """
-    features = _as_array("features", features)
-    rois = _as_array("rois", _keep_index(rois))
-    if features.dtype.name not in _FEATURE_DTYPES:
-        raise TypeError(
-            f"features must be one of {', '.join(_FEATURE_DTYPES)}, got "
-            f"{features.dtype.name}"
-        )
-    if not is_real(rois.dtype):
-        raise TypeError(f"rois must be of a real dtype, got {rois.dtype.name}")
-    _check_shapes(features.shape, rois.shape, layout)
+    maps = _check_maps(features, layout)
+    rois = check_rois(rois)
+    for each in maps:
+        _check_shapes(each.shape, rois.shape, layout)
+    if levels is not None:
+        if not isinstance(features, list | tuple):
+            raise ValueError(
+                "levels goes with features of several levels, a sequence of arrays; "
+                "got levels and one array"
+            )
+        levels = _check_per_roi("levels", levels, rois.shape[:-1])
+        if not jnp.issubdtype(levels.dtype, jnp.integer):
+            raise TypeError(f"levels must be ints, got {levels.dtype.name}")
     if valid is not None:
-        valid = _as_array("valid", valid)
+        valid = _check_per_roi("valid", valid, rois.shape[:-1])
         if valid.dtype != jnp.bool_:
             raise TypeError(f"valid must be bool, got {valid.dtype.name}")
-        if valid.shape != rois.shape[:-1]:
+    return Arrays(maps, rois, levels, valid)
+
+
+def check_rois(rois: Any) -> jax.Array:
+    """RoIs of any shape as a JAX array of real numbers."""
+    array = _as_array("rois", _keep_index(rois))
+    if not is_real(array.dtype):
+        raise TypeError(f"rois must be of a real dtype, got {array.dtype.name}")
+    return array
+
+
+def _check_per_roi(name: str, value: Any, shape: tuple[Any, ...]) -> jax.Array:
+    array = _as_array(name, value)
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} must have one entry per RoI, shape {shape}, got {array.shape}"
+        )
+    return array
+
+
+def _check_maps(features: Any, layout: Layout) -> tuple[jax.Array, ...]:
+    """The levels of features; a single array is one."""
+    if isinstance(features, list | tuple):
+        names = [f"features[{i}]" for i in range(len(features))]
+        if not 1 <= len(features) <= MAX_LEVELS:
             raise ValueError(
-                f"valid must have one entry per RoI, shape {rois.shape[:-1]}, "
-                f"got {valid.shape}"
+                f"features must have 1 to {MAX_LEVELS} levels, got {len(features)}"
             )
-    return features, rois, valid
+        maps = tuple(map(_as_array, names, features))
+    else:
+        names, maps = ["features"], (_as_array("features", features),)
+    for name, each in zip(names, maps, strict=True):
+        if each.dtype.name not in _FEATURE_DTYPES:
+            raise TypeError(
+                f"{name} must be one of {', '.join(_FEATURE_DTYPES)}, got "
+                f"{each.dtype.name}"
+            )
+        if each.dtype != maps[0].dtype:
+            raise TypeError(
+                f"features must have one dtype on all levels, got "
+                f"{maps[0].dtype.name} and {each.dtype.name}"
+            )
+        rows = -3 if layout == "NHWC" else -2
+        if _but_cells(each.shape, rows) != _but_cells(maps[0].shape, rows):
+            raise ValueError(
+                "features must have as many images and channels on every level, got "
+                f"shapes {[list(x.shape) for x in maps]} with layout {layout}"
+            )
+    return maps
+
+
+def _but_cells(shape: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    """A map's shape without rows and columns; all of one that has too few axes."""
+    if len(shape) < 3:
+        return shape
+    rows += len(shape)
+    return (*shape[:rows], *shape[rows + 2 :])
 
 
 def _check_shapes(

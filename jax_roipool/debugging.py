@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_roipool import arguments, forms
-from jax_roipool.arguments import ArrayLike, Layout
+from jax_roipool.arguments import ArrayLike, Features, Layout, Scales
 from jax_roipool.geometry.caffe_bins import bin_bounds
 
 
 def check_inputs(
-    features: ArrayLike,
+    features: Features,
     rois: ArrayLike,
     output_size: int | tuple[int, int] = 1,
-    spatial_scale: float | tuple[float, float] = 1.0,
+    spatial_scale: Scales = 1.0,
     *,
+    levels: ArrayLike | None = None,
     valid: ArrayLike | None = None,
     layout: Layout = "NHWC",
 ) -> list[str]:
@@ -29,6 +30,7 @@ def check_inputs(
       rois: As in `roi_pool`.
       output_size: As in `roi_pool`.
       spatial_scale: As in `roi_pool`.
+      levels: As in `roi_pool`.
       valid: As in `roi_pool`.
       layout: As in `roi_pool`.
 
@@ -50,30 +52,35 @@ def check_inputs(
       All coordinates lie from 0 to 1 and look normalised: boxes are in pixels.
       1 of 1 RoIs is one cell of the map, which every bin then shows.
     """
-    config = arguments.check_config(output_size, spatial_scale, layout)
-    if any(isinstance(x, jax.core.Tracer) for x in (features, rois, valid)):
+    traced = (isinstance(x, jax.core.Tracer) for x in (rois, levels, valid))
+    if any(traced) or any(
+        isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(features)
+    ):
         raise TypeError(
             "check_inputs looks at values, and rois are traced: call it outside of "
             "jit, vmap and grad"
         )
-    features, rois, valid = arguments.check_arrays(features, rois, valid, layout)
-    return _sentences(features.shape, rois, valid, config)
+    return _sentences(
+        *arguments.check_call(
+            features, rois, output_size, spatial_scale, levels, valid, layout
+        )
+    )
 
 
-def _sentences(
-    shape: tuple[int, ...],
-    rois: jax.Array,
-    valid: jax.Array | None,
-    config: arguments.Config,
-) -> list[str]:
+def _sentences(arrays: arguments.Arrays, config: arguments.Config) -> list[str]:
+    rois = arrays.rois
     count = int(np.prod(rois.shape[:-1]))
     if not count:
         return ["There are no RoIs."]
-    height, width = shape[-3:-1] if config.layout == "NHWC" else shape[-2:]
-    images = shape[0]
-    boxes, image_index = forms.boxes_and_image_index(rois, valid, images)
-    boxes_np = np.asarray(boxes).reshape(-1, 4)
-    some = np.asarray(image_index).reshape(-1) >= 0
+    rows = -3 if config.layout == "NHWC" else -2
+    sizes = [x.shape[rows : rows + 2 or None] for x in arrays.maps]
+    images = arrays.maps[0].shape[0]
+    read = forms.read_rois(arrays, len(sizes), images)
+    boxes, image_index, level = (
+        np.asarray(x) for x in (read.boxes, read.image_index, read.level)
+    )
+    boxes_np = boxes.reshape(-1, 4)
+    some, level = image_index.reshape(-1) >= 0, level.reshape(-1)
     odd: list[str] = []
 
     def say(which: np.ndarray, what: str, whole: np.ndarray | None = None) -> None:
@@ -82,16 +89,24 @@ def _sentences(
         if number:
             odd.append(f"{number} of {of} RoIs {'is' if number == 1 else 'are'} {what}")
 
-    if max(config.spatial_scale) > 1:
+    scales = config.spatial_scale if len(sizes) > 1 else config.spatial_scale[0]
+    if np.max(scales) > 1:
         odd.append(
-            f"spatial_scale {config.spatial_scale} is above 1: it is cells of the map "
+            f"spatial_scale {scales} is above 1: it is cells of the map "
             "per pixel of the image, 1/16 for a map 16 times smaller."
         )
-    off = np.zeros(count, bool) if valid is None else ~np.asarray(valid).reshape(-1)
+    off = np.zeros(count, bool)
+    if arrays.valid is not None:
+        off = ~np.asarray(arrays.valid).reshape(-1)
     say(off, "empty because `valid` is false, and give zeros.")
     infinite = ~off & ~np.isfinite(boxes_np).all(axis=1)
     say(infinite, "empty because a number of the box is not finite, and give zeros.")
-    nameless = ~off & ~infinite & ~some
+    levelless = ~off & ~infinite & (level < 0)
+    say(
+        levelless,
+        f"empty because the level is none of 0 to {len(sizes) - 1}, and give zeros.",
+    )
+    nameless = ~off & ~infinite & ~levelless & ~some
     if rois.shape[-1] == 5:
         index = np.asarray(rois[:, 0]).astype(np.float64)
         if nameless.any():
@@ -111,7 +126,7 @@ def _sentences(
         odd.append("All RoIs are empty: the result is zeros, and so is the gradient.")
         return odd
     good = boxes_np[some]
-    if good.max() <= 1 and good.min() >= 0 and min(height, width) > 1:
+    if good.max() <= 1 and good.min() >= 0 and np.min(sizes) > 1:
         odd.append(
             "All coordinates lie from 0 to 1 and look normalised: boxes are in pixels."
         )
@@ -124,17 +139,22 @@ def _sentences(
         some,
     )
     inside, single = np.zeros(count, bool), np.zeros(count, bool)
+    extents = np.asarray(sizes)[level[some]]
     spans = []
-    for axis, extent in ((1, height), (0, width)):
-        low, high = jnp.asarray(good[:, axis]), jnp.asarray(good[:, axis + 2])
-        scale = config.spatial_scale[1 - axis]
-        begin, end = bin_bounds(low, high, scale, 1, 2**24)
-        spans.append((np.asarray(begin)[:, 0], np.asarray(end)[:, 0], extent))
+    for axis in (0, 1):
+        low, high = jnp.asarray(good[:, 1 - axis]), jnp.asarray(good[:, 3 - axis])
+        bounds = [
+            np.stack(bin_bounds(low, high, scale[axis], 1, 2**24))[..., 0]
+            for scale in config.spatial_scale
+        ]
+        begin, end = np.choose(level[some], bounds)
+        spans.append((begin, end, extents[:, axis]))
     inside[some] = np.all([(b < e) & (b < n) for b, e, n in spans], axis=0)
+    where = f"map of {sizes[0][0]} x {sizes[0][1]} cells"
     say(
         some & ~inside,
-        f"wholly outside of the map of {height} x {width} cells, and give zeros: is "
-        f"spatial_scale {config.spatial_scale} right?",
+        f"wholly outside of the {where if len(sizes) == 1 else 'map of its level'}, "
+        f"and give zeros: is spatial_scale {scales} right?",
         some,
     )
     single[some] = np.all([e - b == 1 for b, e, _ in spans], axis=0)

@@ -5,9 +5,11 @@
                                       image is a group
     [H, W, C] with [R, 4]         ->  maps [1, H, W, C], boxes [R, 4]
 
-and the index of each RoI's image, -1 where the RoI is empty.
+as many maps as there are levels; the index of each RoI's image, -1 where the RoI is
+empty; and with several levels the level of each RoI.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,12 +17,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_roipool import partitioning
-from jax_roipool.arguments import Layout
+from jax_roipool.arguments import Arrays, Layout
+from jax_roipool.geometry.levels import least_areas, level_of
 from jax_roipool.primitive import Factors
 
 
-def _index(index: Array, images: Any) -> Array:
-    """The index as int32, or -1 where it names none of `images` images."""
+def _index(index: Array, end: Any) -> Array:
+    """The index as int32, or -1 where it is none of 0 ... end - 1."""
     if jnp.issubdtype(index.dtype, jnp.integer):
         if index.dtype.itemsize < 4:  # room for the comparisons
             index = index.astype(jnp.int32)
@@ -34,57 +37,94 @@ def _index(index: Array, images: Any) -> Array:
         negative = (bits < 0) & (bits != jnp.iinfo(integer).min)  # -0 is 0
         inside = ~negative & (index < 2.0**31)  # no NaN passes
     index = jnp.where(inside, index, 0).astype(jnp.int32)
-    return jnp.where(inside & (index < images), index, -1)
+    return jnp.where(inside & (index < end), index, -1)
 
 
-def boxes_and_image_index(
-    rois: Array, valid: Array | None, images: Any
-) -> tuple[Array, Array]:
-    """Boxes as float32, and the image index of each, -1 where it is empty."""
-    boxes = rois[..., -4:].astype(jnp.float32)
+@dataclasses.dataclass(frozen=True)
+class Rois:
+    """RoIs as primitives take them.
+
+    Attributes:
+      boxes: [..., 4].
+      image_index: int32 [...], -1 where the RoI is empty.
+      level: int32 [...], of which level of a pyramid.
+    """
+
+    boxes: Array
+    image_index: Array
+    level: Array
+
+
+def read_rois(
+    arrays: Arrays, num_levels: int, images: Any, dtype: Any = jnp.float32
+) -> Rois:
+    """Boxes in a dtype, and which image and level each reads."""
+    rois = arrays.rois
+    boxes = rois[..., -4:].astype(dtype)
     if rois.shape[-1] == 5:
         image_index = _index(rois[..., 0], images)
     else:
         image_index = jnp.zeros_like(boxes[..., 0], dtype=jnp.int32)
     image_index = jnp.where(jnp.isfinite(boxes).all(axis=-1), image_index, -1)
-    if valid is not None:
-        image_index = jnp.where(valid, image_index, -1)
-    return boxes, image_index
+    level = jnp.zeros_like(image_index)
+    if arrays.levels is not None:
+        level = _index(arrays.levels, num_levels)
+        image_index = jnp.where(level >= 0, image_index, -1)
+    elif num_levels > 1:
+        areas = least_areas(num_levels, 2, 224, 4)
+        level = level_of(boxes.astype(jnp.float32), areas)
+    if arrays.valid is not None:
+        image_index = jnp.where(arrays.valid, image_index, -1)
+    return Rois(boxes, image_index, level)
 
 
-def _factors(
-    features: Array | None, rois: Array, layout: Layout
-) -> tuple[Factors, Factors, Factors]:
-    """Those of features, rois and valid, as `Op.factors` names them."""
-    group = ("g0",) if rois.ndim == 3 else ()
-    axes: Factors = ("h", "w", "c") if layout == "NHWC" else ("c", "h", "w")
-    if features is not None and features.ndim == 4:
-        axes = (*(group or ("n",)), *axes)
-    return axes, (*group, "k0", "b4"), (*group, "k0")
+def _reshard(arrays: Arrays, layout: Layout) -> Arrays:
+    """The arrays, sharded as ops can work on them."""
+    group = ("g0",) if arrays.rois.ndim == 3 else ()
+    per_roi: Factors = (*group, "k0")
+
+    def of_map(number: int, x: Array) -> Factors:
+        axes = [f"h{number}", f"w{number}"]
+        axes.insert(2 if layout == "NHWC" else 0, "c")
+        return (*((group or ("n",)) if x.ndim == 4 else ()), *axes)
+
+    factors = [of_map(i, x) for i, x in enumerate(arrays.maps)]
+    *maps, rois, levels, valid = partitioning.reshard(
+        (*arrays.maps, arrays.rois, arrays.levels, arrays.valid),
+        (*factors, (*per_roi, "b4"), per_roi, per_roi),
+    )
+    return Arrays(tuple(maps), rois, levels, valid)
 
 
 def canonical(
-    features: Array, rois: Array, valid: Array | None, layout: Layout
-) -> tuple[Array, Array, Array]:
-    """Maps, boxes and image indices, sharded and varying as primitives want them."""
-    rois = jax.lax.stop_gradient(rois)
-    features, rois, valid = partitioning.reshard(
-        (features, rois, valid), _factors(features, rois, layout)
-    )
-    boxes, image_index = boxes_and_image_index(rois, valid, features.shape[0])
-    if features.ndim == 4 and rois.ndim == 3:
-        features = jnp.expand_dims(features, 1)  # each image a group
-    elif features.ndim == 3:
-        features = jnp.expand_dims(features, 0)
-    maps, boxes, image_index = partitioning.match_varying_axes(
-        features, boxes, image_index
-    )
-    return maps, boxes, image_index
+    arrays: Arrays,
+    layout: Layout,
+    *,
+    box_dtype: Any = jnp.float32,
+    box_gradient: bool = False,
+) -> tuple[Array, ...]:
+    """The operands of a call: maps, boxes, image indices, and levels if several.
+
+    Sharded and varying over manual axes as primitives want them.
+    """
+    if not box_gradient:
+        arrays = dataclasses.replace(arrays, rois=jax.lax.stop_gradient(arrays.rois))
+    arrays = _reshard(arrays, layout)
+    maps = arrays.maps
+    images = maps[0].shape[0] if maps[0].ndim == 4 else 1
+    rois = read_rois(arrays, len(maps), images, box_dtype)
+    if maps[0].ndim == 3:
+        maps = tuple(jnp.expand_dims(x, 0) for x in maps)
+    elif arrays.rois.ndim == 3:
+        maps = tuple(jnp.expand_dims(x, 1) for x in maps)  # each image a group
+    operands = (*maps, rois.boxes, rois.image_index)
+    if len(maps) > 1:
+        operands += (rois.level,)
+    result: tuple[Array, ...] = partitioning.match_varying_axes(*operands)
+    return result
 
 
-def valid_rois(rois: Array, valid: Array | None, images: Any) -> Array:
-    """Which RoIs are not empty, where features have so many images."""
-    _, rois, valid = partitioning.reshard(
-        (None, rois, valid), _factors(None, rois, "NHWC")
-    )
-    return boxes_and_image_index(rois, valid, images)[1] >= 0
+def valid_rois(arrays: Arrays, num_levels: int, images: Any) -> Array:
+    """Which RoIs are not empty, for maps of so many levels and images."""
+    arrays = _reshard(arrays, "NHWC")
+    return read_rois(arrays, num_levels, images).image_index >= 0

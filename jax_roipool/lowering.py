@@ -6,11 +6,12 @@ where the kernels cannot be used (backends.py), it becomes its plain JAX.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.export
+import numpy as np
 from jax._src import dispatch  # see below: prim_requires_devices_during_lowering
 from jax.interpreters import mlir
 
@@ -72,6 +73,16 @@ def _lower_bare(function: Callable[..., Any], op: Op) -> Callable[..., Any]:
 def _attributes(op: Op, params: dict[str, Any]) -> dict[str, Any]:
     """The attributes of an op's custom call. Kernels read sizes off their buffers."""
     return {**op.attributes(**params), "layout": params["layout"]}
+
+
+def scale_attributes(
+    spatial_scale: Sequence[tuple[float, float]],
+) -> dict[str, Any]:
+    """The scales of all levels as attributes; of one map as numbers."""
+    height, width = np.asarray(spatial_scale, np.float32).T
+    if len(spatial_scale) == 1:
+        return {"scale_height": height[0], "scale_width": width[0]}
+    return {"scale_height": height, "scale_width": width}
 
 
 def cpu_kernel(op: Op) -> Callable[..., Any]:

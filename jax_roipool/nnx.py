@@ -2,61 +2,15 @@
 
 import dataclasses
 
-from jax import Array
-
 from jax_roipool import modules
-from jax_roipool.arguments import ArrayLike, Layout
-from jax_roipool.ops.roi_pool import roi_pool
 
 with modules.needs_flax(__name__):
     from flax import nnx
 
-__all__ = ["RoIPool"]
+__all__ = ["RoIAlign", "RoIAveragePool", "RoIPool"]
 
-
-class _Module(nnx.Module):
-    def __post_init__(self) -> None:
-        modules.make_hashable(self)
-
-
-@dataclasses.dataclass(repr=False, eq=False)
-class RoIPool(_Module):
-    """`jax_roipool.roi_pool` with its static arguments as attributes.
-
-    Attributes:
-      output_size: Bins per RoI, `(PH, PW)` or one number for both.
-      spatial_scale: Cells of the feature map per pixel of the image, a number
-        or `(scale_h, scale_w)`.
-      layout: "NHWC" or "NCHW".
-      forward_mode: Allows `jvp`, `jacfwd` and `linearize`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jax_roipool.nnx import RoIPool
-      >>> pool = RoIPool((7, 7), spatial_scale=1 / 16)
-      >>> features = jnp.ones((1, 38, 63, 8))
-      >>> rois = jnp.array([[0, 16.0, 16.0, 240.0, 320.0]])
-      >>> pool(features, rois).shape
-      (1, 7, 7, 8)
-    """
-
-    output_size: int | tuple[int, int]
-    spatial_scale: float | tuple[float, float] = 1.0
-    layout: Layout = "NHWC"
-    forward_mode: bool = False
-
-    def __call__(
-        self, features: ArrayLike, rois: ArrayLike, *, valid: ArrayLike | None = None
-    ) -> Array:
-        """Pools; takes the arrays of `jax_roipool.roi_pool`.
-
-        Args:
-          features: `[N, H, W, C]` or `[H, W, C]`.
-          rois: `[K, 5]`, `[N, R, 4]` or `[R, 4]`.
-          valid: bool, one per RoI, or `None` for all.
-
-        Returns:
-          The pooled features.
-        """
-        pooled: Array = modules.call(roi_pool, self, features, rois, valid=valid)
-        return pooled
+_modules = modules.make_all(nnx.Module, __name__, "pool(")
+_as_fields = dataclasses.dataclass(repr=False, eq=False)
+RoIAlign = _as_fields(_modules["RoIAlign"])
+RoIAveragePool = _as_fields(_modules["RoIAveragePool"])
+RoIPool = _as_fields(_modules["RoIPool"])

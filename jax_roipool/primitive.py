@@ -10,6 +10,7 @@ A signature names the axes of an op's operands and results, channels last:
     P, Q          rows and columns of bins
     *             before an array: one for each level of a feature pyramid, each
                   with H and W of its own
+    ?             before an operand: only there with several levels
 
 There may be any number of group axes and of RoI axes, none included. With
 `layout="NCHW"` the channels stand before their two neighbours. From the signature
@@ -76,16 +77,20 @@ def _starred(letters: Sequence[str]) -> bool:
     return letters[0].startswith("*")
 
 
-def _repeat(arrays: Sequence[Sequence[str]], levels: int) -> list[tuple[str, ...]]:
+def _optional(letters: Sequence[str]) -> bool:
+    return letters[0].startswith("?")
+
+
+def _for_levels(arrays: Sequence[Sequence[str]], levels: int) -> list[tuple[str, ...]]:
     """The letters of every array, H and W of each level by a number of its own."""
     result: list[tuple[str, ...]] = []
     for letters in arrays:
-        if not _starred(letters):
-            result.append(tuple(letters))
-            continue
-        plain = (letters[0][1:], *letters[1:])
-        for level in range(levels):
-            result.append(tuple(x + str(level) if x in "HW" else x for x in plain))
+        plain = (letters[0].lstrip("*?"), *letters[1:])
+        if _starred(letters):
+            for level in range(levels):
+                result.append(tuple(x + str(level) if x in "HW" else x for x in plain))
+        elif levels > 1 or not _optional(letters):
+            result.append(plain)
     return result
 
 
@@ -138,7 +143,8 @@ class Op:
       plain: The op in plain JAX, on arrays of the signature.
       sizes: Parameters that hold sizes, by the letters of which, as in `{"map_size":
         "N H W"}`. Where operands do not tell G from K, `group_ndim` is one more.
-      dtypes: Of the results; `None` means that of the first operand.
+      dtypes: Of the results; `None` means that of the first operand, letters that of
+        the operand with these, as in "G K 4".
       attributes: From the parameters to the custom call's, in exact types; `layout`
         is always one more.
       called: What errors call the first operand and the results.
@@ -196,6 +202,14 @@ class Op:
             return None
         return self._make(f"{self.name}_sum")
 
+    def where(self, letters: str, operands: int) -> int:
+        """Which of so many operands of a call is the one with these letters."""
+        arrays = self.parsed.operands
+        place = arrays.index(tuple(letters.split()))
+        if place and _starred(arrays[0]):
+            place += self.levels(operands, {}) - 1
+        return place
+
     def bind(self, *operands: Any, **params: Any) -> Any:
         """The op on arrays of its signature."""
         return self.primitive.bind(*operands, **params)
@@ -209,9 +223,10 @@ class Op:
 
     def levels(self, operands: int, params: Mapping[str, Any]) -> int:
         """How many maps a starred array stands for."""
-        fixed = len(self.parsed.operands) - 1
         if _starred(self.parsed.operands[0]):
-            return operands - fixed
+            optional = sum(map(_optional, self.parsed.operands))
+            maps = operands - (len(self.parsed.operands) - 1 - optional)
+            return maps if maps == 1 else maps - optional
         for name, letters in self.sizes.items():
             repeated = sum(x in "HW" for x in letters.split())
             if repeated:
@@ -223,8 +238,8 @@ class Op:
     ) -> tuple[list[Factors], list[Factors]]:
         """The factors of all operands and results, for operands of these ranks."""
         levels = self.levels(len(ndims), params)
-        operands = _repeat(self.parsed.operands, levels)
-        results = _repeat(self.parsed.results, levels)
+        operands = _for_levels(self.parsed.operands, levels)
+        results = _for_levels(self.parsed.results, levels)
         groups = params.get(_GROUPS)
         if groups is None:
             groups = next(
@@ -284,7 +299,7 @@ class Op:
                     entries.setdefault(factor, entry)
         first = avals[0]
         _check_size(self.called[0], first.shape)
-        dtypes = [first.dtype if x is None else jnp.dtype(x) for x in self.dtypes]
+        dtypes = [self._dtype(x, avals) for x in self.dtypes]
         dtypes += dtypes[-1:] * (len(results) - len(dtypes))  # of every level
         out = []
         for factors, dtype in zip(results, dtypes, strict=True):
@@ -301,13 +316,19 @@ class Op:
             )
         return out if self.several_results else out[0]
 
+    def _dtype(self, dtype: Any, avals: Sequence[Any]) -> Any:
+        """One of `dtypes`, for such operands."""
+        if isinstance(dtype, str):
+            return avals[self.where(dtype, len(avals))].dtype
+        return avals[0].dtype if dtype is None else jnp.dtype(dtype)
+
     def _batch(
         self, axis_data: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any
     ) -> tuple[Any, Any]:
         mapped = [dim is not None for dim in dims]
         levels = self.levels(len(args), params)
-        operands = _repeat(self.parsed.operands, levels)
-        results = _repeat(self.parsed.results, levels)
+        operands = _for_levels(self.parsed.operands, levels)
+        results = _for_levels(self.parsed.results, levels)
         factors, _ = self.factors(
             [x.ndim - (dim is not None) for x, dim in zip(args, dims, strict=True)],
             params,
@@ -356,32 +377,64 @@ def _move_to(
 # --- Linear ops --------------------------------------------------------------
 
 
+def zeros_of(x: Any) -> ad.Zero:
+    """The tangent of an array that does not move."""
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def all_zero(arrays: Sequence[Any]) -> bool:
+    """Whether all of some tangents or cotangents are symbolic zeros."""
+    return all(type(x) is ad.Zero for x in arrays)
+
+
 def define_linear(op: Op, transposed: Op) -> None:
-    """The derivatives of an op that is linear in its first operand, of one result.
+    """The derivatives of an op that is linear in its first array.
 
     Its transpose is `transposed`: the same operands but for the first, which is the
-    cotangent. The other operands have no derivatives.
+    cotangent. The other operands have no derivatives. Where the first array is starred
+    it stands for a map of each level, and the transpose has as many results.
 
     Args:
       op: The op.
-      transposed: Its transpose, linear in its first operand too.
+      transposed: Its transpose, linear in its first array too.
     """
-    rest = len(op.parsed.operands) - 1
+    starred = _starred(op.parsed.operands[0])
 
-    def jvp(tangent: Any, primal: Any, *others: Any, **params: Any) -> Any:
-        del primal
-        return op.bind(tangent, *others, **params)
+    def linear(operands: Sequence[Any], params: Mapping[str, Any]) -> int:
+        return op.levels(len(operands), params) if starred else 1
 
-    def transpose(cotangent: Any, primal: Any, *others: Any, **params: Any) -> Any:
-        aval = primal.aval
-        if type(cotangent) is ad.Zero:
-            return ad.Zero(aval), *(None,) * rest
-        shapes = [aval.shape, *(x.shape for x in others)]
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+        out = op.bind(*primals, **params)
+        count = linear(primals, params)
+        first = tangents[:count]
+        if all_zero(first):
+            return out, jax.tree.map(zeros_of, out)
+        moves = map(ad.instantiate_zeros, first)
+        return out, op.bind(*moves, *primals[count:], **params)
+
+    def transpose(cotangent: Any, *operands: Any, **params: Any) -> Any:
+        cotangents = cotangent if op.several_results else [cotangent]
+        count = linear(operands, params)
+        first, others = operands[:count], operands[count:]
+        if all_zero(cotangents):
+            out = [
+                ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in first
+            ]
+            return *out, *(None,) * len(others)
+        shapes = [
+            x.aval.shape if ad.is_undefined_primal(x) else x.shape for x in operands
+        ]
         sizes = op.all_sizes(shapes, params)
         groups = sum(factor[0] == "g" for factor in sizes)
         kept = {k: v for k, v in params.items() if k not in {*op.sizes, _GROUPS}}
         kept |= transposed.size_params(sizes, groups)
-        return transposed.bind(cotangent, *others, **kept), *(None,) * rest
+        out = transposed.bind(*map(ad.instantiate_zeros, cotangents), *others, **kept)
+        out = out if transposed.several_results else [out]
+        out = [
+            y if ad.is_undefined_primal(x) else None
+            for x, y in zip(first, out, strict=True)
+        ]
+        return *out, *(None,) * len(others)
 
-    ad.defjvp(op.primitive, jvp, *(None,) * rest)
+    ad.primitive_jvps[op.primitive] = jvp
     ad.primitive_transposes[op.primitive] = transpose

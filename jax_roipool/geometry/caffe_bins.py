@@ -1,12 +1,12 @@
 """Caffe's rule of bins in plain JAX: the twin of csrc/core/caffe_bins.h."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-# A dimension: an int, or a symbolic one under `jax.export`.
-Size = Any
+from jax_roipool.plain import FlatRois, Pyramid, Size
 
 _CELL_LIMIT = 2.0**24  # as kCellLimit there
 
@@ -85,3 +85,32 @@ def bin_bounds(
         jnp.clip(first + begin, 0, extent),
         jnp.clip(first + end, 0, extent),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """The cells of bins along one axis of RoIs: [K, P], from `begin` up to `end`."""
+
+    begin: Array
+    end: Array
+
+
+def bins_of(
+    boxes: Array,
+    rois: FlatRois,
+    pyramid: Pyramid,
+    output_size: tuple[int, int],
+    spatial_scale: tuple[tuple[float, float], ...],
+) -> tuple[Bins, Bins]:
+    """Rows and columns of RoIs with finite boxes [K, 4], each on its level."""
+
+    def along(axis: int) -> Bins:
+        low, high = boxes[:, 1 - axis], boxes[:, 3 - axis]
+        bounds = [
+            bin_bounds(low, high, scale[axis], output_size[axis], size[axis])
+            for scale, size in zip(spatial_scale, pyramid.sizes, strict=True)
+        ]
+        begins, ends = zip(*bounds, strict=True)
+        return Bins(rois.choose(begins), rois.choose(ends))
+
+    return along(0), along(1)

@@ -3,6 +3,20 @@
 A new op is a new file here, and a line below, which registers what it has.
 """
 
-from jax_roipool.ops import argmax, roi_pool, valid_rois
+from jax_roipool.ops import (
+    argmax,
+    levels,
+    roi_align,
+    roi_average_pool,
+    roi_pool,
+    valid_rois,
+)
 
-__all__ = ["argmax", "roi_pool", "valid_rois"]
+__all__ = [
+    "argmax",
+    "levels",
+    "roi_align",
+    "roi_average_pool",
+    "roi_pool",
+    "valid_rois",
+]

@@ -25,18 +25,20 @@ def keep_for_remat(x: Array) -> Array:
     return checkpoint_name(x, "roi_pool_argmax")
 
 
-def _plain_gather(
-    tangent: Array, image_index: Array, argmax: Array, *, layout: str
-) -> Array:
+def _plain_gather(*operands: Array, layout: str) -> Array:
     """The tangent at the stored argmax, 0 where that names no cell."""
-    if plain.has_zero(tangent.shape):  # nothing that JAX could take slices of
-        return jnp.zeros(argmax.shape, tangent.dtype)
-    tangent = plain.channels_last(tangent, layout)
-    *group_shape, images, height, width, channels = tangent.shape
-    cells = height * width
-    where = _coordinates(image_index, argmax, group_shape, images, cells, layout)
-    flat = tangent.reshape(math.prod(group_shape), images, cells, channels)
-    pooled = flat.at[where].get(mode="fill", fill_value=0)
+    tangents, (image_index, argmax), level = plain.split(operands, 2)
+    if plain.has_zero(tangents[0].shape[:-3]) or plain.has_zero(argmax.shape):
+        return jnp.zeros(argmax.shape, tangents[0].dtype)
+    tangents = [plain.channels_last(x, layout) for x in tangents]
+    pyramid = plain.Pyramid.of_maps(tangents)
+    if plain.has_zero((pyramid.cells,)):  # nothing that JAX could take slices of
+        return jnp.zeros(argmax.shape, tangents[0].dtype)
+    *group_shape, images, _, _, _ = tangents[0].shape
+    where = _coordinates(
+        image_index, argmax, level, group_shape, images, pyramid, layout
+    )
+    pooled = pyramid.flatten(tangents).at[where].get(mode="fill", fill_value=0)
     return plain.to_layout(
         pooled.reshape(*image_index.shape, *pooled.shape[1:]), layout
     )
@@ -46,49 +48,60 @@ def _plain_scatter(
     cotangent: Array,
     image_index: Array,
     argmax: Array,
+    level: Array | None = None,
     *,
     group_ndim: int,
-    map_size: tuple[Size, Size, Size],
+    map_size: tuple[Size, ...],
     layout: str,
-) -> Array:
+) -> list[Array]:
     """The cotangent added up at the stored argmax, in float32 or wider."""
     dtype = cotangent.dtype
     cotangent = plain.channels_last(cotangent, layout)
-    images, height, width = map_size
-    channels = cotangent.shape[-1]
+    images, pyramid = plain.Pyramid.of_sizes(map_size)
     group_shape = image_index.shape[:group_ndim]
-    cells = height * width
-    where = _coordinates(image_index, argmax, group_shape, images, cells, layout)
+    where = _coordinates(
+        image_index, argmax, level, group_shape, images, pyramid, layout
+    )
     wide = jnp.promote_types(dtype, jnp.float32)
-    sums = jnp.zeros((math.prod(group_shape), images, cells, channels), wide)
+    shape = (math.prod(group_shape), images, pyramid.cells, cotangent.shape[-1])
+    sums = jnp.zeros(shape, wide)
     sums = sums.at[where].add(
         cotangent.reshape(where[2].shape).astype(wide),
         mode="drop",
     )
-    gradient = sums.astype(dtype).reshape(*group_shape, images, height, width, channels)
-    return plain.to_layout(gradient, layout)
+    gradients = pyramid.unflatten(sums.astype(dtype), group_shape)
+    return [plain.to_layout(x, layout) for x in gradients]
 
 
 def _coordinates(
     image_index: Array,
     argmax: Array,
+    level: Array | None,
     group_shape: Sequence[Size],
     images: Size,
-    cells: Size,
+    pyramid: plain.Pyramid,
     layout: str,
 ) -> tuple[Array, Array, Array, Array]:
     """Indices (group, image, cell, channel) of every pooled value.
 
-    An argmax that names no cell of an image becomes `cells`, out of bounds.
+    An argmax that names no cell of its level becomes one out of bounds.
     """
     argmax = plain.channels_last(argmax, layout)
-    group, index, valid = plain.flat_indices(image_index, group_shape, images)
-    argmax = argmax.reshape(*group.shape, *argmax.shape[-3:])
-    valid = valid[:, None, None, None] & (argmax >= 0) & (argmax < cells)
+    rois = plain.FlatRois.of(
+        image_index, level, group_shape, images, len(pyramid.sizes)
+    )
+    argmax = argmax.reshape(len(rois), *argmax.shape[-3:])
+
+    def per_roi(of_levels: Sequence[Any]) -> Any:
+        x = rois.choose(of_levels)
+        return x[:, None, None, None] if jnp.ndim(x) else x
+
+    cells = per_roi([height * width for height, width in pyramid.sizes])
+    some = rois.some[:, None, None, None] & (argmax >= 0) & (argmax < cells)
     return (
-        group[:, None, None, None],
-        index[:, None, None, None],
-        jnp.where(valid, argmax, cells),
+        rois.group[:, None, None, None],
+        rois.image[:, None, None, None],
+        jnp.where(some, argmax + per_roi(pyramid.begin), pyramid.cells),
         jnp.arange(argmax.shape[-1], dtype=jnp.int32),
     )
 
@@ -111,7 +124,7 @@ def _example(dtype: str, map_size: bool, layout: str) -> tuple[Any, dict[str, An
     return operands, params
 
 
-def _workspace(cotangent: Any, image_index: Any, argmax: Any) -> list[Any]:
+def _workspace(cotangent: Any, image_index: Any, *others: Any) -> list[Any]:
     """Two numbers for each RoI: the cells between which its argmax lies."""
     return [jax.core.ShapedArray((*image_index.shape, 2), np.int32)]
 
@@ -119,7 +132,7 @@ def _workspace(cotangent: Any, image_index: Any, argmax: Any) -> list[Any]:
 GATHER = lowering.register(
     Op(
         "roi_gather",
-        "G N H W C, G K, G K P Q C -> G K P Q C",
+        "*G N H W C, G K, G K P Q C, ?G K -> G K P Q C",
         plain=_plain_gather,
         example=lambda dtype, layout: _example(dtype, False, layout),
     )
@@ -128,7 +141,7 @@ GATHER = lowering.register(
 SCATTER = lowering.register(
     Op(
         "roi_scatter",
-        "G K P Q C, G K, G K P Q C -> G N H W C",
+        "G K P Q C, G K, G K P Q C, ?G K -> *G N H W C",
         plain=_plain_scatter,
         sizes={"map_size": "N H W"},
         called=("the cotangent", "the gradient of features"),

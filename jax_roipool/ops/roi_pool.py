@@ -1,7 +1,6 @@
 """RoI max pooling (Girshick 2015) with Caffe's bins."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,18 +13,19 @@ from jax import Array, lax
 from jax.interpreters import ad
 
 from jax_roipool import arguments, forms, lowering, plain
-from jax_roipool.arguments import ArrayLike, Layout
-from jax_roipool.geometry.caffe_bins import bin_bounds
+from jax_roipool.arguments import ArrayLike, Features, Layout, Scales
+from jax_roipool.geometry.caffe_bins import bins_of
 from jax_roipool.ops import argmax as argmax_ops
-from jax_roipool.primitive import Op
+from jax_roipool.primitive import Op, all_zero, zeros_of
 
 
 def roi_pool(
-    features: ArrayLike,
+    features: Features,
     rois: ArrayLike,
     output_size: int | tuple[int, int],
-    spatial_scale: float | tuple[float, float] = 1.0,
+    spatial_scale: Scales = 1.0,
     *,
+    levels: ArrayLike | None = None,
     valid: ArrayLike | None = None,
     layout: Layout = "NHWC",
     forward_mode: bool = False,
@@ -48,8 +48,12 @@ def roi_pool(
     [H, W, C]      [R, 4]           [R, PH, PW, C]      one image, or `vmap`
     ============== ================ =================== =======================
 
+    The levels of a feature pyramid are one call too: `features` is then a sequence of
+    such maps, and each RoI reads the map of its level.
+
     Args:
-      features: Feature maps; float16, bfloat16, float32 or float64.
+      features: Feature maps; float16, bfloat16, float32 or float64. Or a sequence of
+        them, the levels of a pyramid, which agree in all but H and W.
       rois: `(x1, y1, x2, y2)`, in the flat form `(image index, x1, y1, x2,
         y2)`; any real dtype. Corners are in pixels of the input image and
         inclusive: a box from 0 to 15 is 16 pixels wide. A reversed box counts
@@ -59,11 +63,15 @@ def roi_pool(
       output_size: Bins per RoI, `(PH, PW)` or one number for both. Static.
       spatial_scale: Cells of the feature map per pixel of the image,
         `(scale_h, scale_w)` or one number for both: 1/16 for a map 16 times
-        smaller than the image. Static, rounded to float32.
+        smaller than the image. Static, rounded to float32. With several levels a
+        sequence of scales, one for each.
+      levels: int, one per RoI: the level that it reads, from 0. `None` means
+        `fpn_levels(rois, len(features))`: by size, where strides are 4, 8, 16, ...
       valid: bool, one per RoI, for lists padded to a fixed length; `None` means
-        all. A RoI that is not valid, whose image index is none of 0 ... N-1, or
-        that has a number which is not finite, is empty: it gives zeros, takes no
-        gradient and costs next to nothing. `valid_rois` tells which are not.
+        all. A RoI that is not valid, whose image index is none of 0 ... N-1, whose
+        level is none, or that has a number which is not finite, is empty: it gives
+        zeros, takes no gradient and costs next to nothing. `valid_rois` tells which
+        are not.
       layout: "NHWC" or "NCHW".
       forward_mode: Allows `jvp`, `jacfwd` and `linearize`, which JAX refuses for
         functions with a custom VJP; same numbers.
@@ -99,19 +107,21 @@ def roi_pool(
              [[10., 11.],
               [14., 15.]]], dtype=float32)
     """
-    config = arguments.check_config(output_size, spatial_scale, layout)
     forward_mode = arguments.check_bool("forward_mode", forward_mode)
-    arrays = arguments.check_arrays(features, rois, valid, layout)
+    call = arguments.check_call(
+        features, rois, output_size, spatial_scale, levels, valid, layout
+    )
     with _naming_forward_mode():
-        return _roi_pool(*arrays, config, forward_mode)
+        return _roi_pool(*call, forward_mode)
 
 
 def roi_pool_with_argmax(
-    features: ArrayLike,
+    features: Features,
     rois: ArrayLike,
     output_size: int | tuple[int, int],
-    spatial_scale: float | tuple[float, float] = 1.0,
+    spatial_scale: Scales = 1.0,
     *,
+    levels: ArrayLike | None = None,
     valid: ArrayLike | None = None,
     layout: Layout = "NHWC",
     forward_mode: bool = False,
@@ -142,11 +152,12 @@ def roi_pool_with_argmax(
       >>> argmax[0, 0, :, 0]                             # rows 3, columns 1, 3
       Array([13, 15], dtype=int32)
     """
-    config = arguments.check_config(output_size, spatial_scale, layout)
     forward_mode = arguments.check_bool("forward_mode", forward_mode)
-    arrays = arguments.check_arrays(features, rois, valid, layout)
+    call = arguments.check_call(
+        features, rois, output_size, spatial_scale, levels, valid, layout
+    )
     with _naming_forward_mode():
-        return _roi_pool_with_argmax(*arrays, config, forward_mode)
+        return _roi_pool_with_argmax(*call, forward_mode)
 
 
 @contextmanager
@@ -198,13 +209,11 @@ def _bind_pool_argmax(static: _Static, *operands: Array) -> tuple[Array, Array]:
 
 
 def _scatter(
-    static: _Static, residuals: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, None, None]:
-    image_index, argmax = residuals
-    gradient = argmax_ops.SCATTER.bind(
-        cotangent, image_index, argmax, **dict(static.scatter)
-    )
-    return gradient, None, None
+    static: _Static, residuals: tuple[Array, ...], cotangent: Array
+) -> tuple[Array | None, ...]:
+    gradients = argmax_ops.SCATTER.bind(cotangent, *residuals, **dict(static.scatter))
+    # None for boxes and the residuals but the argmax.
+    return *gradients, *(None,) * len(residuals)
 
 
 _pool = jax.custom_vjp(_bind_pool, nondiff_argnums=(0,))
@@ -212,13 +221,15 @@ _pool_argmax = jax.custom_vjp(_bind_pool_argmax, nondiff_argnums=(0,))
 
 
 def _pool_argmax_forward(
-    static: _Static, maps: Array, boxes: Array, image_index: Array
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    static: _Static, *operands: Array
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     # Both kept: a policy that saves them by their name pools once.
     pooled, argmax = map(
-        argmax_ops.keep_for_remat, _bind_pool_argmax(static, maps, boxes, image_index)
+        argmax_ops.keep_for_remat, _bind_pool_argmax(static, *operands)
     )
-    return (pooled, argmax), (image_index, argmax)
+    _, (_, image_index), level = plain.split(operands, 2)
+    residuals = (image_index, argmax)
+    return (pooled, argmax), residuals if level is None else (*residuals, level)
 
 
 def _pool_forward(static: _Static, *operands: Array) -> Any:
@@ -227,8 +238,8 @@ def _pool_forward(static: _Static, *operands: Array) -> Any:
 
 
 def _pool_argmax_backward(
-    static: _Static, residuals: tuple[Array, Array], cotangents: Any
-) -> tuple[Array, None, None]:
+    static: _Static, residuals: tuple[Array, ...], cotangents: Any
+) -> tuple[Array | None, ...]:
     return _scatter(static, residuals, cotangents[0])
 
 
@@ -242,28 +253,20 @@ _pool_argmax.defvjp(_pool_argmax_forward, _pool_argmax_backward)
 # map is large. Inside jit they are free.
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(1, 2))
 def _roi_pool(
-    features: Array,
-    rois: Array,
-    valid: Array | None,
-    config: arguments.Config,
-    forward_mode: bool,
+    arrays: arguments.Arrays, config: arguments.Config, forward_mode: bool
 ) -> Array:
-    operands = forms.canonical(features, rois, valid, config.layout)
+    operands = forms.canonical(arrays, config.layout)
     pool = _bind_pool if forward_mode else _pool
     return pool(_Static.of(operands, config), *operands)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(1, 2))
 def _roi_pool_with_argmax(
-    features: Array,
-    rois: Array,
-    valid: Array | None,
-    config: arguments.Config,
-    forward_mode: bool,
+    arrays: arguments.Arrays, config: arguments.Config, forward_mode: bool
 ) -> tuple[Array, Array]:
-    operands = forms.canonical(features, rois, valid, config.layout)
+    operands = forms.canonical(arrays, config.layout)
     pool = _bind_pool_argmax if forward_mode else _pool_argmax
     return pool(_Static.of(operands, config), *operands)
 
@@ -272,12 +275,9 @@ def _roi_pool_with_argmax(
 
 
 def _plain_with_argmax(
-    features: Array,
-    boxes: Array,
-    image_index: Array,
-    *,
+    *operands: Array,
     output_size: tuple[int, int],
-    spatial_scale: tuple[float, float],
+    spatial_scale: tuple[tuple[float, float], ...],
     layout: str,
 ) -> tuple[Array, Array]:
     """Pools and says from where, to the bits of the kernels.
@@ -285,67 +285,68 @@ def _plain_with_argmax(
     Cell by cell: step `s` looks at cell `s` of every bin at once, for as many
     steps as the largest bin has cells.
     """
-    number = plain.FloatFormat(features.dtype)
-    features = plain.channels_last(number.bits(features), layout)
-    *group_shape, images, height, width, channels = features.shape
-    group, index, valid = plain.flat_indices(image_index, group_shape, images)
-    features = features.reshape(math.prod(group_shape), images, height, width, channels)
-    boxes = boxes.reshape(*group.shape, 4)
-    valid &= jnp.isfinite(boxes).all(axis=-1)
-    boxes = jnp.where(valid[:, None], boxes, 0)
-    row_begin, row_end = bin_bounds(
-        boxes[:, 1], boxes[:, 3], spatial_scale[0], output_size[0], height
-    )
-    column_begin, column_end = bin_bounds(
-        boxes[:, 0], boxes[:, 2], spatial_scale[1], output_size[1], width
-    )
+    maps, (boxes, image_index), level = plain.split(operands, 2)
+    number = plain.FloatFormat(maps[0].dtype)
+    maps = [plain.channels_last(number.bits(x), layout) for x in maps]
+    *group_shape, images, _, _, channels = maps[0].shape
+    pyramid = plain.Pyramid.of_maps(maps)
+    rois = plain.FlatRois.of(image_index, level, group_shape, images, len(maps))
+    boxes = boxes.reshape(len(rois), 4)
+    some = rois.some & jnp.isfinite(boxes).all(axis=-1)
+    boxes = jnp.where(some[:, None], boxes, 0)
+    rows, columns = bins_of(boxes, rois, pyramid, output_size, spatial_scale)
     # The bins of empty RoIs are empty.
-    row_end = jnp.where(valid[:, None], row_end, row_begin)
-    most_rows = jnp.max(row_end - row_begin, initial=0)
-    most_columns = jnp.max(column_end - column_begin, initial=0)
+    row_end = jnp.where(some[:, None], rows.end, rows.begin)
+    most_rows = jnp.max(row_end - rows.begin, initial=0)
+    most_columns = jnp.max(columns.end - columns.begin, initial=0)
+    width = rois.choose([width for _, width in pyramid.sizes])
+    begin = rois.choose(pyramid.begin)
+    width, begin = (x[:, None, None] if jnp.ndim(x) else x for x in (width, begin))
 
-    shape = (*group.shape, *output_size, channels)
+    shape = (len(rois), *output_size, channels)
     best = jnp.full(shape, number.least)
     argmax = jnp.full(shape, -1, jnp.int32)
+    flat = pyramid.flatten(maps)
 
     def step(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         best, argmax = carry
-        row = row_begin + s // most_columns
-        column = column_begin + s % most_columns
-        inside = (row < row_end)[:, :, None] & (column < column_end)[:, None, :]
-        row, column = row[:, :, None], column[:, None, :]
+        row = rows.begin + s // most_columns
+        column = columns.begin + s % most_columns
+        inside = (row < row_end)[:, :, None] & (column < columns.end)[:, None, :]
+        cell = row[:, :, None] * width + column[:, None, :]
         # Outside cells are clipped into the map, and masked.
-        cells = features.at[
-            group[:, None, None], index[:, None, None], row, column
+        cells = flat.at[
+            rois.group[:, None, None], rois.image[:, None, None], begin + cell
         ].get(mode="clip")
         key = number.key(cells)
         better = (key > best) & inside[..., None]
-        cell = (row * width + column)[..., None]
-        return jnp.where(better, key, best), jnp.where(better, cell, argmax)
+        return (
+            jnp.where(better, key, best),
+            jnp.where(better, cell[..., None], argmax),
+        )
 
-    if not plain.has_zero(features.shape):
+    if not plain.has_zero(flat.shape):
         best, argmax = lax.fori_loop(0, most_rows * most_columns, step, (best, argmax))
     # Key 0 is the value 0. Asking `best` and not `argmax` for the bins without
     # cells lets XLA drop the argmax where only `pooled` is used.
     pooled = number.value(jnp.where(best == number.least, 0, best))
-    shape = (*image_index.shape, *output_size, channels)
+    whole = (*image_index.shape, *output_size, channels)
     return (
-        plain.to_layout(pooled.reshape(shape), layout),
-        plain.to_layout(argmax.reshape(shape), layout),
+        plain.to_layout(pooled.reshape(whole), layout),
+        plain.to_layout(argmax.reshape(whole), layout),
     )
 
 
-def _plain(features: Array, boxes: Array, image_index: Array, **params: Any) -> Array:
+def _plain(*operands: Array, **params: Any) -> Array:
     """The same without the argmax, which XLA then drops."""
-    return _plain_with_argmax(features, boxes, image_index, **params)[0]
+    return _plain_with_argmax(*operands, **params)[0]
 
 
 # --- The records -------------------------------------------------------------
 
 
-def _attributes(spatial_scale: tuple[float, float], **params: Any) -> dict[str, Any]:
-    height, width = spatial_scale
-    return {"scale_height": np.float32(height), "scale_width": np.float32(width)}
+def _attributes(spatial_scale: Any, **params: Any) -> dict[str, Any]:
+    return lowering.scale_attributes(spatial_scale)
 
 
 def _example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
@@ -356,14 +357,14 @@ def _example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
     boxes = rng.uniform(-40, 560, (60, 4)).astype(np.float32)
     image_index = rng.integers(-1, 3, 60).astype(np.int32)
     maps = plain.to_layout(jnp.asarray(features, dtype), layout)
-    params = {"output_size": (7, 5), "spatial_scale": (1 / 16, 1 / 20)}
+    params = {"output_size": (7, 5), "spatial_scale": ((1 / 16, 1 / 20),)}
     return (maps, boxes, image_index), {**params, "layout": layout}
 
 
 POOL = lowering.register(
     Op(
         "roi_pool",
-        "G N H W C, G K 4, G K -> G K P Q C",
+        "*G N H W C, G K 4, G K, ?G K -> G K P Q C",
         plain=_plain,
         sizes={"output_size": "P Q"},
         attributes=_attributes,
@@ -374,7 +375,7 @@ POOL = lowering.register(
 POOL_ARGMAX = lowering.register(
     Op(
         "roi_pool_argmax",
-        "G N H W C, G K 4, G K -> G K P Q C, G K P Q C",
+        "*G N H W C, G K 4, G K, ?G K -> G K P Q C, G K P Q C",
         plain=_plain_with_argmax,
         sizes={"output_size": "P Q"},
         dtypes=(None, jnp.int32),
@@ -388,20 +389,22 @@ def _jvp_with_argmax(primals: Any, tangents: Any, **params: Any) -> Any:
     pooled, argmax = map(
         argmax_ops.keep_for_remat, POOL_ARGMAX.bind(*primals, **params)
     )
-    no_tangent = ad.Zero(jax.typeof(argmax).to_tangent_aval())
-    if type(tangents[0]) is ad.Zero:
-        tangent = ad.Zero(jax.typeof(pooled).to_tangent_aval())
-    else:
-        tangent = argmax_ops.GATHER.bind(
-            tangents[0], primals[2], argmax, layout=params["layout"]
-        )
-    return (pooled, argmax), (tangent, no_tangent)
+    maps, (_, image_index), level = plain.split(primals, 2)
+    tangents = tangents[: len(maps)]
+    if all_zero(tangents):
+        return (pooled, argmax), (zeros_of(pooled), zeros_of(argmax))
+    tangents = map(ad.instantiate_zeros, tangents)
+    levels = () if level is None else (level,)
+    tangent = argmax_ops.GATHER.bind(
+        *tangents, image_index, argmax, *levels, layout=params["layout"]
+    )
+    return (pooled, argmax), (tangent, zeros_of(argmax))
 
 
 def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-    if type(tangents[0]) is ad.Zero:
+    if all_zero(tangents[: len(params["spatial_scale"])]):
         pooled = POOL.bind(*primals, **params)
-        return pooled, ad.Zero(jax.typeof(pooled).to_tangent_aval())
+        return pooled, zeros_of(pooled)
     (pooled, _), (tangent, _) = _jvp_with_argmax(primals, tangents, **params)
     return pooled, tangent
 

@@ -101,8 +101,8 @@ def test_the_advice_for_lists_works():
 
 
 def test_features_that_are_no_array():
-    with pytest.raises(TypeError, match="features must be an array, got a list"):
-        roi_pool([F3, F3], R5, 2)
+    with pytest.raises(TypeError, match=r"features\[0\] must be an array, got a list"):
+        roi_pool([[F3]], R5, 2, [1.0])
     with pytest.raises(TypeError, match="features must be an array, got 3"):
         roi_pool(3, R5, 2)
 

@@ -10,7 +10,7 @@ from jax_roipool import backends, lowering
 from tests.cases import LAYOUTS, few_values, in_layout
 from tests.process import run_python
 
-SIZE = {"output_size": (2, 2), "spatial_scale": (1.0, 1.0)}
+SIZE = {"output_size": (2, 2), "spatial_scale": ((1.0, 1.0),)}
 BOXES = jnp.array([[0, 0, 3, 3], [1, 1, 2, 2.0]])
 IMAGE = jnp.zeros(2, jnp.int32)
 
@@ -50,8 +50,13 @@ def test_the_transpose_of_nothing_is_nothing():
         ("roi_gather", maps, pooled),
         ("roi_scatter", pooled, maps),
     ):
+        zero = ad.Zero(result)
         got, *others = ad.primitive_transposes[ops[op].primitive](
-            ad.Zero(result), ad.UndefinedPrimal(operand), IMAGE, argmax, **params[op]
+            [zero] if ops[op].several_results else zero,
+            ad.UndefinedPrimal(operand),
+            IMAGE,
+            argmax,
+            **params[op],
         )
         assert type(got) is ad.Zero
         assert got.aval == operand
