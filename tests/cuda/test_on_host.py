@@ -116,6 +116,34 @@ def test_infinite_and_nan_cotangents_stay_where_they_are(host):
     assert (gradient == 0).sum() == 6 * 7 - 2
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pyramids_have_the_bits_of_the_cpu(layout):
+    """A level of several tiles, one without RoIs, one without cells."""
+    sizes = ((40, 52), (20, 26), (0, 13), (5, 7), (3, 4))
+    maps = [
+        jnp.asarray(
+            in_layout(rng(i).standard_normal((2, *size, 12)), layout), "float32"
+        )
+        for i, size in enumerate(sizes)
+    ]
+    rois = random_rois(90, 2, 40, 52)
+    levels = np.arange(90) % 7 % 4 - (np.arange(90) == 11)
+    cotangent = rng(9).standard_normal((90, 3, 2, 12))
+    cotangent = jnp.asarray(in_layout(cotangent, layout), "float32")
+    scales = [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
+
+    @jax.jit
+    def run(maps):
+        pool = partial(roi_pool, layout=layout, levels=levels)
+        pooled, pull = jax.vjp(lambda m: pool(m, rois, (3, 2), scales), maps)
+        return pooled, pull(cotangent)[0]
+
+    want = jax.tree.map(np.asarray, run(maps))
+    with on_host.use():
+        got = on_every_device(run, maps)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 # --- That this would notice ---------------------------------------------------
 
 

@@ -7,8 +7,8 @@
 namespace jax_roipool::cpu {
 namespace {
 
-// Blocks of up to 2^(kLevels - 1) rows or columns.
-constexpr int kLevels = 8;
+// Blocks of up to 2^(kPowers - 1) rows or columns.
+constexpr int kPowers = 8;
 
 // What things cost, in nanoseconds per vector of channels, as measured on a
 // server core with AVX-512. Only their ratios matter, and those not much: a
@@ -45,31 +45,31 @@ Costs CostsOf(const MaxPoolCall& call, int64_t level) {
 // take for each size of block that they hold.
 struct Class {
   std::vector<int64_t> rois;
-  std::array<std::array<double, kLevels>, kLevels> lookups{};
+  std::array<std::array<double, kPowers>, kPowers> lookups{};
   double bins = 0;
   double cost = 0;  // as chosen so far: a table's, or without
-  int row_level = -1, column_level = -1;
+  int row_power = -1, column_power = -1;
 };
 
-// One axis of a RoI: how many bins are not empty, the level of the largest
-// blocks that each of them holds, and how many blocks cover them all, for each
-// level up to that.
+// One axis of a RoI: how many bins are not empty, the power of two of the
+// largest blocks that each of them holds, and how many blocks cover them all,
+// for each power up to that.
 struct Axis {
   int64_t bins = 0;
-  int level = kLevels - 1;
-  std::array<int64_t, kLevels> blocks{};
+  int power = kPowers - 1;
+  std::array<int64_t, kPowers> blocks{};
 
   Axis(const Range* ranges, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t length = ranges[i].end - ranges[i].begin;
       if (length <= 0) continue;
       ++bins;
-      while (length >> level == 0) --level;
+      while (length >> power == 0) --power;
     }
     for (int64_t i = 0; i < count; ++i) {
       const int64_t length = ranges[i].end - ranges[i].begin;
       if (length <= 0) continue;
-      for (int k = 0; k <= level; ++k) {
+      for (int k = 0; k <= power; ++k) {
         blocks[k] += (length + (int64_t{1} << k) - 1) >> k;
       }
     }
@@ -84,15 +84,15 @@ std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
   const Bins& bins = call.bins;
   const int64_t level = PlaceOf(call.maps, map).level;
   const Costs costs = CostsOf(call, level);
-  std::array<std::array<Class, kLevels>, kLevels> classes;
+  std::array<std::array<Class, kPowers>, kPowers> classes;
   for (int64_t i = 0; i < num_rois; ++i) {
     const Axis vertical(call.rows + rois[i] * bins.height, bins.height);
     const Axis horizontal(call.columns + rois[i] * bins.width, bins.width);
-    Class& found = classes[vertical.level][horizontal.level];
+    Class& found = classes[vertical.power][horizontal.power];
     found.rois.push_back(rois[i]);
     found.bins += static_cast<double>(vertical.bins * horizontal.bins);
-    for (int a = 0; a <= vertical.level; ++a) {
-      for (int b = 0; b <= horizontal.level; ++b) {
+    for (int a = 0; a <= vertical.power; ++a) {
+      for (int b = 0; b <= horizontal.power; ++b) {
         found.lookups[a][b] +=
             static_cast<double>(vertical.blocks[a] * horizontal.blocks[b]);
       }
@@ -113,11 +113,11 @@ std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
   for (;;) {
     double most = 0;
     int a = -1, b = -1;
-    for (int i = 0; i < kLevels; ++i) {
-      for (int j = 0; j < kLevels; ++j) {
+    for (int i = 0; i < kPowers; ++i) {
+      for (int j = 0; j < kPowers; ++j) {
         double saved = -build_cost(i, j);
-        for (int p = i; p < kLevels; ++p) {
-          for (int q = j; q < kLevels; ++q) {
+        for (int p = i; p < kPowers; ++p) {
+          for (int q = j; q < kPowers; ++q) {
             const Class& each = classes[p][q];
             saved += std::max(0.0, each.cost - lookups_cost(each, i, j));
           }
@@ -126,27 +126,27 @@ std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
       }
     }
     if (a < 0) break;
-    for (int p = a; p < kLevels; ++p) {
-      for (int q = b; q < kLevels; ++q) {
+    for (int p = a; p < kPowers; ++p) {
+      for (int q = b; q < kPowers; ++q) {
         Class& each = classes[p][q];
         if (each.rois.empty() || lookups_cost(each, a, b) >= each.cost) {
           continue;
         }
         each.cost = lookups_cost(each, a, b);
-        each.row_level = a;
-        each.column_level = b;
+        each.row_power = a;
+        each.column_power = b;
       }
     }
   }
 
   std::vector<SharedTable> groups;
-  for (int a = 0; a < kLevels; ++a) {
-    for (int b = 0; b < kLevels; ++b) {
+  for (int a = 0; a < kPowers; ++a) {
+    for (int b = 0; b < kPowers; ++b) {
       SharedTable group{
           {int64_t{1} << a, int64_t{1} << b}, {}, build_cost(a, b), 0};
       for (const auto& row : classes) {
         for (const Class& each : row) {
-          if (each.row_level != a || each.column_level != b) continue;
+          if (each.row_power != a || each.column_power != b) continue;
           group.rois.insert(group.rois.end(), each.rois.begin(),
                             each.rois.end());
           group.lookups += each.cost;
@@ -157,7 +157,7 @@ std::vector<SharedTable> ChooseTables(const PlannedMaxPool& call, int64_t map,
   }
   for (const auto& row : classes) {
     for (const Class& each : row) {
-      if (each.row_level >= 0) continue;
+      if (each.row_power >= 0) continue;
       rest->insert(rest->end(), each.rois.begin(), each.rois.end());
     }
   }
