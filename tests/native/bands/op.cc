@@ -65,9 +65,14 @@ class Sum {
   }
   void AddProduct(const Sum& sum, double factor) {
     sum_ += sum.sum_ * factor;
-    if (!std::isfinite(sum.sum_ * factor)) return;
+    partial_ += sum.partial_;
+    if (!std::isfinite(factor)) {
+      // Of an infinity times a sum that may be 0 or of either sign.
+      if (std::fabs(sum.sum_) <= 1e-5 * sum.magnitude_) partial_ = kAnyNumber;
+      return;
+    }
     magnitude_ += sum.magnitude_ * std::fabs(factor);
-    partial_ += sum.partial_ * std::max(std::fabs(factor), 1.0);
+    partial_ += sum.partial_ * std::fabs(factor);
     factor_ = std::max(factor_, std::fabs(factor));
   }
 
