@@ -1,4 +1,4 @@
-"""What tests ask of parts of csrc that no op shows: bins, samples, who shares tables."""
+"""What tests ask of csrc and no op shows: bins, samples, who shares tables."""
 
 import ctypes
 import functools
