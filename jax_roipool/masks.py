@@ -64,7 +64,7 @@ def paste_masks(
       Of masks by both rules; of boxes by detectron2's, and 0 by torchvision's. Where a
       pixel's center meets that of a cell the derivative of the value by the place in
       the mask is the right-hand one. Through a box that gives zeros nothing flows back;
-      cells that are not finite count as 0 in gradients of boxes.
+      cells that are not finite count as 0 in gradients of boxes, and take none.
 
     Raises:
       TypeError, ValueError: An argument is not real, has the wrong shape, is traced
@@ -268,14 +268,15 @@ def _places_by_torchvision(
     if xp is jnp:  # corners are whole pixels
         low, high = jax.lax.stop_gradient((low, high))
     middle, half = (high + low) * HALF, (high - low) * HALF
-    some = xp.isfinite(middle) & (half >= 0) & (half < np.inf)
     # Selected, so that no compiler rounds product and difference as one: at a whole
     # number that would move a corner by a pixel.
-    half = xp.where(some, half * np.float32((cells + 2) / cells), ZERO)
+    half = xp.where(half >= 0, half * np.float32((cells + 2) / cells), -ONE)
     begin, end = xp.trunc(middle - half), xp.trunc(middle + half)
+    length = end - begin + ONE
+    some = (half >= 0) & (length < np.inf)
     inside = some & (pixels >= begin) & (pixels <= end)
-    step = np.float32(cells + 2) / xp.maximum(end - begin + ONE, ONE)
-    return xp.where(inside, (pixels - begin + HALF) * step - HALF - ONE, -ONE)
+    place = (pixels - begin + HALF) * (np.float32(cells + 2) / length) - HALF - ONE
+    return xp.where(inside, place, -ONE)
 
 
 _RULES = {"detectron2": _places_by_detectron2, "torchvision": _places_by_torchvision}
@@ -317,9 +318,10 @@ def _apply_to_any(mask: Any, rows: Any, columns: Any, xp: Any) -> Any:
     pasted = _apply(xp.where(finite, mask, 0), rows, columns, xp)
     # A NaN is an infinity of either sign. A pixel reads four cells at most, so the
     # digits of a sum, base 8, count both.
-    signs = 1 * (nan | (mask == np.inf)) + 8 * (nan | (mask == -np.inf))
-    weights = [(band != 0).astype(mask.dtype) for band in (rows, columns)]
-    read = _apply(signs.astype(mask.dtype), *weights, xp)
+    signs = xp.where(nan | (mask == np.inf), 1, 0)
+    signs = signs + xp.where(nan | (mask == -np.inf), 8, 0)
+    has_weight = (rows != 0).astype(mask.dtype), (columns != 0).astype(mask.dtype)
+    read = _apply(signs.astype(mask.dtype), *has_weight, xp)
     for infinity, found in ((np.inf, read % 8 > 0), (-np.inf, read >= 8)):
         pasted = pasted + xp.where(found, infinity, 0).astype(mask.dtype)
     return pasted
