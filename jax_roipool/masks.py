@@ -290,24 +290,20 @@ def _band(places: Any, cells: int, xp: Any) -> Any:
     return xp.where(cell == 0, ONE - part, xp.where(cell == -1, part, ZERO))
 
 
-def _paste(
-    mask: Any, box: Any, size: tuple[int, int], rule: str, apply: Any, xp: Any
-) -> Any:
-    """One mask [M, M] in the image [H, W]: two bands of weights, two products."""
-    result, working = _result_and_working_dtype(mask.dtype)
+def _bands(box: Any, cells: Any, size: Any, rule: str, dtype: Any, xp: Any) -> Any:
+    """The weights [H, M] of rows and [W, M] of columns of a mask in its box."""
     x1, y1, x2, y2 = (box[i].astype(np.float32) for i in range(4))
 
     def band(low: Any, high: Any, extent: int, cells: int) -> Any:
         pixels = xp.arange(extent, dtype=np.float32)
         places = _RULES[rule](low, high, pixels, cells, xp)
-        return _band(places, cells, xp).astype(working)
+        return _band(places, cells, xp).astype(dtype)
 
-    rows = band(y1, y2, size[0], mask.shape[0])
-    columns = band(x1, x2, size[1], mask.shape[1])
-    return apply(mask.astype(working), rows, columns, xp).astype(result)
+    return band(y1, y2, size[0], cells[0]), band(x1, x2, size[1], cells[1])
 
 
 def _apply(mask: Any, rows: Any, columns: Any, xp: Any) -> Any:
+    """The mask in the image, [H, W]."""
     dot = np.dot if xp is np else functools.partial(jnp.dot, precision="highest")
     return dot(rows, dot(mask, columns.T))
 
@@ -328,9 +324,11 @@ def _apply_to_any(mask: Any, rows: Any, columns: Any, xp: Any) -> Any:
 
 
 def _paste_one(mask: Any, box: Any, size: tuple[int, int], rule: str) -> Any:
+    result, working = _result_and_working_dtype(mask.dtype)
     apply = _apply if np.isfinite(mask).all() else _apply_to_any
     with np.errstate(all="ignore"):  # odd boxes are answered
-        return _paste(mask, box, size, rule, apply, np)
+        rows, columns = _bands(box, mask.shape, size, rule, working, np)
+        return apply(mask.astype(working), rows, columns, np).astype(result)
 
 
 @jax.custom_batching.custom_vmap
@@ -348,15 +346,20 @@ def _any_of_batch(_: int, __: Any, x: jax.Array) -> tuple[jax.Array, bool]:
 def _paste_all(
     masks: jax.Array, boxes: jax.Array, *, size: tuple[int, int], rule: str
 ) -> jax.Array:
-    def paste(apply: Any, one: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return _paste(*one, size, rule, apply, jnp)
+    result, working = _result_and_working_dtype(masks.dtype)
+    rows, columns = jax.vmap(
+        lambda box: _bands(box, masks.shape[1:], size, rule, working, jnp)
+    )(boxes)
+
+    def paste(apply: Any, each: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return apply(*each, jnp).astype(result)
 
     # What is not finite is rare: one mask at a time, so that it takes no memory.
     return jax.lax.cond(
         _any(~jnp.isfinite(masks)),
         functools.partial(jax.lax.map, functools.partial(paste, _apply_to_any)),
         jax.vmap(functools.partial(paste, _apply)),
-        (masks, boxes),
+        (masks.astype(working), rows, columns),
     )
 
 

@@ -121,14 +121,16 @@ def test_nothing_leans_on_promotion(name):
     assert_near(got[0], want)
 
 
-@pytest.mark.parametrize("name", ["detectron2", "map", "sample"])
+@pytest.mark.parametrize(
+    "name", ["detectron2", pytest.param("map", marks=pytest.mark.nightly), "sample"]
+)
 def test_inside_shard_map(name):
     """Whichever of the arguments is the same on all devices."""
     function, arrays = FUNCTIONS[name]
     spec = jax.sharding.PartitionSpec
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     want = function(*arrays)
-    for specs in ((spec("x"), spec()), (spec(), spec("x")))[: 1 + (name != "map")]:
+    for specs in ((spec("x"), spec()), (spec(), spec("x")))[: 1 + (name == "sample")]:
         stacked = [
             jnp.stack([jnp.asarray(x), jnp.asarray(x)]) if s else jnp.asarray(x)
             for x, s in zip(arrays, specs, strict=True)
@@ -239,7 +241,7 @@ def test_corners_on_whole_pixels_do_not_move():
         for xp in (jnp, np)
     )
     assert_near(got, want)
-    some = [oracle.paste_by_torchvision(np.ones((1, 28)), b, 1, 40) for b in boxes[:99]]
+    some = oracle.paste_all(np.ones((99, 1, 28)), boxes[:99], (1, 40), "torchvision")
     assert_near(want[:99], some)
 
 
@@ -367,7 +369,7 @@ def test_derivative_at_a_cell_is_the_right_hand_one():
 # --- One mask at a time ------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_mapping_is_pasting_and_then_the_function(batch_size):
     def function(pasted):
         return {"area": (pasted >= 0.5).sum(), "row": pasted[4]}

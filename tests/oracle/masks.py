@@ -14,69 +14,55 @@ def hats(place, cells):
     return [(c, 1 - abs(place - c)) for c in near]
 
 
-def read(mask, row, column):
+def read(map_, rows, columns):
     """A map [H, W, ...] between its cells, which count 0 outside of it."""
-    total = np.zeros(mask.shape[2:])
-    for r, a in hats(row, mask.shape[0]):
-        for c, b in hats(column, mask.shape[1]):
-            total = total + a * b * mask[r, c]
+    total = np.zeros(map_.shape[2:])
+    for r, a in rows:
+        for c, b in columns:
+            total = total + a * b * map_[r, c]
     return total
 
 
-def paste_by_detectron2(mask, box, height, width):
-    pasted = np.zeros((height, width))
-    x1, y1, x2, y2 = (float(x) for x in box)
-    if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
-        return pasted
-    if not np.isfinite([F(x2) - F(x1), F(y2) - F(y1)]).all():
-        return pasted
-    for i in range(height):
-        for j in range(width):
-            row = (i + 0.5 - y1) / (y2 - y1) * mask.shape[0] - 0.5
-            column = (j + 0.5 - x1) / (x2 - x1) * mask.shape[1] - 0.5
-            pasted[i, j] = read(mask, row, column)
-    return pasted
+def side_by_detectron2(low, high, extent, cells):
+    """The cells and weights of every pixel along a side."""
+    length = float(high) - float(low)
+    if not (np.isfinite([low, high, F(high) - F(low)]).all() and length > 0):
+        return [[]] * extent
+    return [
+        hats((i + 0.5 - float(low)) / length * cells - 0.5, cells)
+        for i in range(extent)
+    ]
 
 
-def grown(low, high, cells):
-    """The first and the last pixel of a side, in float32 as torch has it."""
+def side_by_torchvision(low, high, extent, cells):
+    """Likewise: the side grows by a ring of zeros; in float32, as torch has it."""
     half = F(F(F(high) - F(low)) * F(0.5)) * F((cells + 2) / cells)
     middle = F(F(high) + F(low)) * F(0.5)
-    return np.trunc(F(middle - half)), np.trunc(F(middle + half))
+    first, last = np.trunc(F(middle - half)), np.trunc(F(middle + half))
+    if not (np.isfinite([low, high, last - first]).all() and high >= low):
+        return [[]] * extent
+    side = []
+    for i in range(extent):
+        at = (i - first + 0.5) * (cells + 2) / (last - first + 1) - 0.5
+        ringed = hats(min(max(at, 0), cells + 1), cells + 2)
+        inside = first <= i <= last
+        side.append([(c - 1, w) for c, w in ringed if inside and 1 <= c <= cells])
+    return side
 
 
-def paste_by_torchvision(mask, box, height, width):
-    pasted = np.zeros((height, width))
-    if not np.isfinite(box).all() or box[2] < box[0] or box[3] < box[1]:
-        return pasted
-    ringed = np.pad(mask, 1)
-    x1, x2 = grown(box[0], box[2], mask.shape[1])
-    y1, y2 = grown(box[1], box[3], mask.shape[0])
-    if not np.isfinite([x2 - x1, y2 - y1]).all():
-        return pasted
-    for i in range(height):
-        for j in range(width):
-            if not (x1 <= j <= x2 and y1 <= i <= y2):
-                continue
-            place = []
-            for pixel, low, high, cells in (
-                (i, y1, y2, ringed.shape[0]),
-                (j, x1, x2, ringed.shape[1]),
-            ):
-                at = (pixel - low + 0.5) * cells / (high - low + 1) - 0.5
-                place.append(min(max(at, 0), cells - 1))
-            pasted[i, j] = read(ringed, *place)
-    return pasted
+SIDES = {"detectron2": side_by_detectron2, "torchvision": side_by_torchvision}
 
 
-PASTE = {"detectron2": paste_by_detectron2, "torchvision": paste_by_torchvision}
+def paste(mask, box, size, rule):
+    rows = SIDES[rule](box[1], box[3], size[0], mask.shape[0])
+    columns = SIDES[rule](box[0], box[2], size[1], mask.shape[1])
+    return [[read(mask, row, column) for column in columns] for row in rows]
 
 
 def paste_all(masks, boxes, size, rule="detectron2"):
     with np.errstate(all="ignore"):
         pairs = zip(np.asarray(masks, np.float64), boxes, strict=True)
-        each = [PASTE[rule](*pair, *size) for pair in pairs]
-    return np.array(each)
+        return np.array([paste(*pair, size, rule) for pair in pairs])
 
 
 def sample(features, points):
@@ -85,5 +71,6 @@ def sample(features, points):
     result = np.zeros((len(points), channels))
     for p, (x, y) in enumerate(points.astype(np.float64)):
         if np.isfinite(x) and np.isfinite(y):
-            result[p] = read(features, y * height - 0.5, x * width - 0.5)
+            rows, columns = hats(y * height - 0.5, height), hats(x * width - 0.5, width)
+            result[p] = read(features, rows, columns)
     return result
