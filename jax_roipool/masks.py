@@ -104,7 +104,8 @@ def map_pasted_masks(
 
     100 masks of 800 x 1333 pixels are 427 MB in float32, of which most is wanted as
     bits, areas or overlaps. This is `jax.lax.map` of `paste_masks`; gradients paste
-    again and hold no more. Call it under `jit`.
+    again and hold no more. Call it under `jit`; masks that are sharded over R, of which
+    `jax.lax.map` takes one after another, inside `shard_map`.
 
     Args:
       function: Takes a pasted mask [H, W], returns an array or a pytree of arrays.
@@ -354,10 +355,9 @@ def _paste_all(
     def paste(apply: Any, each: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return apply(*each, jnp).astype(result)
 
-    # What is not finite is rare: one mask at a time, so that it takes no memory.
-    return jax.lax.cond(
+    return jax.lax.cond(  # what is not finite is rare, and takes twice as long
         _any(~jnp.isfinite(masks)),
-        functools.partial(jax.lax.map, functools.partial(paste, _apply_to_any)),
+        jax.vmap(functools.partial(paste, _apply_to_any)),
         jax.vmap(functools.partial(paste, _apply)),
         (masks.astype(working), rows, columns),
     )
