@@ -1,10 +1,10 @@
 """Masks of instances pasted into an image, and features read at points.
 
-NumPy arrays in, NumPy arrays out, without JAX. Where any argument is a JAX array the
-results are too, and the functions work under `jit`, `vmap`, `grad` and `shard_map`.
-Boxes and points are read as float32. Masks and features in float16, bfloat16, float32
-or float64 give results in their dtype, computed in float32 or wider; others, bool among
-them, count as float32.
+NumPy arrays in, NumPy arrays out: JAX then computes nothing. Where any argument is a
+JAX array the results are too, and the functions work under `jit`, `vmap`, `grad` and
+`shard_map`. Boxes and points are read as float32. Masks and features in float16,
+bfloat16, float32 or float64 give results in their dtype, computed in float32 or wider;
+others, bool among them, count as float32.
 
 >>> import numpy as np
 >>> from jax_roipool import masks
@@ -54,10 +54,10 @@ def paste_masks(
       rule: "detectron2" or "torchvision"; static.
 
     Returns:
-      [R, H, W]: the masks' values, 0 outside of the box. `>= 0.5` makes masks of
-      probabilities binary. A box that is not finite or is inverted gives zeros, and so
-      does one without area by detectron2's rule; by torchvision's it is a pixel. A NaN
-      or infinity in a mask shows where it has a weight. [R, H, W] is large:
+      [R, H, W]: the masks' values, and 0 where they do not reach. `>= 0.5` makes masks
+      of probabilities binary. A box that is not finite or is inverted gives zeros, and
+      so does one without area by detectron2's rule; by torchvision's it is a pixel. A
+      NaN or infinity in a mask shows where it has a weight. [R, H, W] is large:
       `map_pasted_masks` holds one mask at a time.
 
     Gradient:
@@ -109,10 +109,10 @@ def map_pasted_masks(
 
     Args:
       function: Takes a pasted mask [H, W], returns an array or a pytree of arrays.
-      masks: As `boxes`, `image_size` and `rule` those of `paste_masks`.
-      boxes: See there.
-      image_size: See there.
-      rule: See there.
+      masks: [R, M, M], as in `paste_masks`.
+      boxes: [R, 4], likewise.
+      image_size: (H, W), likewise.
+      rule: "detectron2" or "torchvision", likewise.
       batch_size: How many masks are pasted at once, and `function` mapped over; static.
         With NumPy it is always one.
 
@@ -348,6 +348,7 @@ def _paste_all(
     masks: jax.Array, boxes: jax.Array, *, size: tuple[int, int], rule: str
 ) -> jax.Array:
     result, working = _result_and_working_dtype(masks.dtype)
+    masks = masks.astype(working)
     rows, columns = jax.vmap(
         lambda box: _bands(box, masks.shape[1:], size, rule, working, jnp)
     )(boxes)
@@ -359,7 +360,7 @@ def _paste_all(
         _any(~jnp.isfinite(masks)),
         jax.vmap(functools.partial(paste, _apply_to_any)),
         jax.vmap(functools.partial(paste, _apply)),
-        (masks.astype(working), rows, columns),
+        (masks, rows, columns),
     )
 
 
