@@ -55,7 +55,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _make(
-    name: str, function: Callable[..., Array], base: type, module: str, call: str
+    name: str, function: Callable[..., Array], base: Any, module: str, call: str
 ) -> Any:
     """The module of a function, by its signature and its docstring."""
     fields = {
@@ -64,7 +64,7 @@ def _make(
         if key not in _ARRAYS
     }
 
-    class Module(base):  # type: ignore[misc, valid-type]
+    class Module(base):
         def __post_init__(self) -> None:
             for key in fields:
                 setattr(self, key, _hashable(getattr(self, key)))
@@ -106,7 +106,7 @@ def _make(
     return type(name, (Module,), namespace)
 
 
-def make_all(base: type, module: str, call: str) -> dict[str, Any]:
+def make_all(base: Any, module: str, call: str) -> dict[str, Any]:
     """The modules of all ops, by name.
 
     Args:

@@ -68,6 +68,17 @@ def special_values(*shape: int) -> np.ndarray:
     return rng(5).choice(np.array(values, np.float32), shape)
 
 
+def _alike(name: str, features: Any, rois: Any, **kwargs: Any) -> Case:
+    """A case of 2 images of 8 x 10 cells, 7 channels and 12 RoIs: one program for all.
+
+    RoIs that are missing are in no image.
+    """
+    features = np.broadcast_to(features, (2, 8, 10, 7))
+    empty = np.tile(np.float32([-1, 0, 0, 9, 7]), (12 - len(rois), 1))
+    rois = np.concatenate([np.array(rois, np.float32).reshape(-1, 5), empty])
+    return Case(name, features, rois, (2, 3), **kwargs)
+
+
 def _cases() -> list[Case]:
     whole = [0, 0, 0, 9, 7]
     return [
@@ -86,22 +97,18 @@ def _cases() -> list[Case]:
             (3, 3),
             (1 / 16, 1 / 16),
         ),
-        Case(
+        _alike(
             "reversed, outside, partly outside",
-            normal(2, 8, 10, 4),
-            np.array(
-                [
-                    [0, 6, 5, 2, 1],
-                    [1, 6, 1, 2, 5],
-                    [0, 20, 20, 30, 30],
-                    [1, -30, -30, -20, -20],
-                    [0, -5, -5, 3, 3],
-                    [1, 7, 5, 40, 40],
-                    [0, -100, -100, 100, 100],
-                ],
-                np.float32,
-            ),
-            (3, 2),
+            normal(2, 8, 10, 7),
+            [
+                [0, 6, 5, 2, 1],
+                [1, 6, 1, 2, 5],
+                [0, 20, 20, 30, 30],
+                [1, -30, -30, -20, -20],
+                [0, -5, -5, 3, 3],
+                [1, 7, 5, 40, 40],
+                [0, -100, -100, 100, 100],
+            ],
         ),
         Case(
             "smaller than the output",
@@ -112,30 +119,27 @@ def _cases() -> list[Case]:
             ),
             (7, 5),
         ),
-        Case(
+        _alike(
             "ties",
-            few_values(1, 8, 10, 6),
-            np.array([whole, [0, 1, 1, 8, 6], [0, 0, 0, 4, 7]], np.float32),
-            (2, 3),
+            few_values(2, 8, 10, 7),
+            [whole, [0, 1, 1, 8, 6], [1, 0, 0, 4, 7]],
             about_numbers=True,
         ),
-        Case(
+        _alike(
             "all equal, zeros of both signs",
-            np.where(rng(1).random((1, 8, 10, 4)) < 0.5, 0.0, -0.0).astype(np.float32),
-            np.array([whole], np.float32),
-            (2, 2),
+            np.where(rng(1).random((2, 8, 10, 7)) < 0.5, 0.0, -0.0).astype(np.float32),
+            [whole],
         ),
-        Case(
+        _alike(
             "NaN and infinities",
             special_values(2, 8, 10, 7),
             random_rois(12, 2, 8, 10, seed=3),
-            (2, 3),
             about_numbers=True,
         ),
-        Case(
+        _alike(
             "nothing but -inf, nothing but NaN",
-            np.stack([np.full((8, 10, 3), -INF), np.full((8, 10, 3), NAN)]),
-            np.array([whole, [1, 2, 2, 7, 7], [1, 20, 0, 30, 7]], np.float32),
+            np.float32([-INF, NAN]).reshape(2, 1, 1, 1),
+            [whole, [1, 2, 2, 7, 7], [1, 20, 0, 30, 7]],
             about_numbers=True,
         ),
         Case(
@@ -181,19 +185,17 @@ def _cases() -> list[Case]:
             (2, 2),
             (1.5, 1.5),
         ),
-        Case(
+        _alike(
             "some not valid",
-            normal(2, 8, 10, 4),
-            random_rois(6, 2, 8, 10, seed=4),
-            (2, 2),
-            valid=np.array([True, False, True, False, False, True]),
+            normal(2, 8, 10, 7),
+            random_rois(12, 2, 8, 10, seed=4),
+            valid=np.arange(12) % 3 == 0,
         ),
-        Case(
+        _alike(
             "no RoI valid",
-            normal(2, 8, 10, 4),
-            random_rois(3, 2, 8, 10, seed=4),
-            (2, 2),
-            valid=np.zeros(3, bool),
+            normal(2, 8, 10, 7),
+            random_rois(12, 2, 8, 10, seed=4),
+            valid=np.zeros(12, bool),
         ),
         Case("no RoIs", normal(2, 8, 10, 4), np.zeros((0, 5), np.float32)),
         Case("no channels", normal(2, 8, 10, 0), np.zeros((3, 5), np.float32)),

@@ -4,6 +4,7 @@
 
 import contextlib
 import os
+import tempfile
 
 # The CPU counts as 8 devices, which meshes are made of; not where one has said another
 # number. Read when jax starts, below, and not passed on to processes that tests start.
@@ -15,8 +16,9 @@ if "device_count" not in _FLAGS and _PLATFORMS.startswith("cpu"):
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from jax_roipool import backends
+from jax_roipool import backends, partitioning
 from tests import table
 from tests.cuda import on_host
 
@@ -26,6 +28,47 @@ CHOICES = ("implementation", "kernel_implementation", "lowered_to", "kernels")
 
 # Files with tests of a minute: first, so that no worker is left alone with one.
 LONG = ("package/test_processes.py", "detector/test_sharding.py")
+
+
+def pytest_configure(config):
+    """Programs are compiled once a run: JAX keeps them in a folder of all workers.
+
+    A change of instruction set drops programs, and tests that trace anew ask for equal
+    ones. Processes that tests start compile their own.
+    """
+    if ON_GPU or jax.config.jax_compilation_cache_dir:
+        return
+    folder = getattr(config, "workerinput", {}).get("programs")
+    if folder is None:
+        temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        config.add_cleanup(temporary.cleanup)
+        folder = temporary.name
+    config.programs = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    config.add_cleanup(_keep_partitioned_programs_out())
+
+
+def _keep_partitioned_programs_out():
+    """What is kept is found by its text, where the rules of an op are an address.
+
+    The next op may have its rules there, so a test over a mesh keeps nothing. Gives
+    what undoes this check that it does.
+    """
+    partitioned = partitioning.partitioned
+
+    def check(*args, **params):
+        kept = jax.config.jax_enable_compilation_cache
+        assert not kept, "a test over a mesh takes the fixture `devices`"
+        return partitioned(*args, **params)
+
+    partitioning.partitioned = check
+    return lambda: setattr(partitioning, "partitioned", partitioned)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["programs"] = getattr(node.config, "programs", None)
 
 
 def pytest_addoption(parser):
@@ -39,14 +82,21 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """In the order of implementations, within a file; few of the slow ones in CI.
 
+    An op without kernels runs on plain JAX alone.
+
     Tests that share compiled programs go to one worker of pytest-xdist: the
     instruction sets share them all, plain JAX and CUDA's as C++ with none.
     """
     wanted = {}
+    left_out = set()
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         file = wanted.setdefault(item.path, {"": []})
         chosen = next((params[name] for name in CHOICES if name in params), "")
+        of_kernels = {chosen} - {"", backends.PLAIN} or "kernels" in item.fixturenames
+        row = params.get("op")
+        if of_kernels and isinstance(row, table.Row) and not row.kernels:
+            left_out.add(item)
         file.setdefault(chosen, []).append(item)
         name = item.path.relative_to(config.rootpath / "tests").as_posix()
         if chosen in (backends.PLAIN, on_host.NAME):
@@ -60,7 +110,8 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for f in files for some in wanted[f].values() for item in some]
     if config.getoption("--one-isa"):
         lesser = {*IMPLEMENTATIONS} - {BEST, backends.PLAIN}
-        left_out = {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+        left_out |= {i for f in wanted for t in lesser for i in wanted[f].get(t, ())}
+    if left_out:
         config.hook.pytest_deselected(items=[*left_out])
         items[:] = [item for item in items if item not in left_out]
 
@@ -169,7 +220,14 @@ def devices():
     """The number of devices that meshes are made of; skips where there are few."""
     if jax.device_count() < 8:
         pytest.skip("needs 8 devices; the CPU counts as as many")
-    return 8
+    _keep_programs(False)
+    yield 8
+    _keep_programs(True)
+
+
+def _keep_programs(choice):
+    jax.config.update("jax_enable_compilation_cache", choice)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

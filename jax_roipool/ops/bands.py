@@ -321,7 +321,8 @@ class Family:
         return pooled
 
     def _add(self, order: int, result: str, suffix: str, signature: str) -> None:
-        function: Any = {"pooled": _apply, "maps": _spread, "boxes": _box_gradient}[result]
+        functions = {"pooled": _apply, "maps": _spread, "boxes": _box_gradient}
+        function: Any = functions[result]
 
         def plain_(*operands: Array, **params: Any) -> Any:
             return function(self._make, order, *operands, **params)

@@ -88,12 +88,15 @@ def assert_near(got, want):
 # --- Rules that hold for all functions ---------------------------------------
 
 
+# All functions are tried on arrays of one shape: what is equal is compiled once.
+BOXES = np.concatenate([random_boxes(40, 0), HOSTILE])
+
+
 @by_convention
 @by_function
 def test_numpy_in_numpy_out_jax_in_jax_out(function, inclusive):
-    a = np.concatenate([random_boxes(40, 0), HOSTILE])
-    for_numpy = jax.tree.leaves(function(a, inclusive=inclusive))
-    for_jax = jax.tree.leaves(function(jnp.asarray(a), inclusive=inclusive))
+    for_numpy = jax.tree.leaves(function(BOXES, inclusive=inclusive))
+    for_jax = jax.tree.leaves(function(jnp.asarray(BOXES), inclusive=inclusive))
     for x, y in zip(for_numpy, for_jax, strict=True):
         assert isinstance(x, np.ndarray | np.generic)
         assert isinstance(y, jax.Array)
@@ -106,73 +109,88 @@ def test_numpy_in_numpy_out_jax_in_jax_out(function, inclusive):
 @pytest.mark.parametrize("x64", [False, True])
 def test_nothing_leans_on_promotion(function, x64):
     """Neither of dtypes nor of ranks; nor does a padded NaN trip `debug_nans`."""
-    a = jnp.asarray(np.concatenate([random_boxes(9, 0), HOSTILE]))
-    want = function(a)
+    a, want = jnp.asarray(BOXES), function(BOXES)
     strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
     with strict[0], strict[1], jax.enable_x64(x64):
-        got = function(a), jax.jit(function)(a), jax.vmap(function)(a[None])
-        assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, got[0], want))
-    for some in (got[0], got[1], jax.tree.map(lambda x: x[0], got[2])):
-        jax.tree.map(assert_near, some, want)
-    numbers = jnp.asarray(random_boxes(9, 0)).at[3].set(jnp.nan)
-    if not any(np.isnan(x).any() for x in jax.tree.leaves(function(numbers))):
+        got = function(a)
+        jitted = jax.eval_shape(function, a)
+        mapped = jax.eval_shape(jax.vmap(function), a[None])
+    jax.tree.map(assert_near, got, want)
+    for some in (got, jitted, mapped):
+        assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, some, want))
+    padded = random_boxes(len(BOXES), 0)
+    padded[3] = NAN
+    if not any(np.isnan(x).any() for x in jax.tree.leaves(function(padded))):
+        padded = jnp.asarray(padded)
         with jax.debug_nans(True):
-            function(numbers)
+            function(padded)
 
 
 @by_function
-@pytest.mark.parametrize("per_device", [1, 2])
-def test_inside_shard_map(function, per_device):
+def test_inside_vmap_inside_shard_map(devices, function):
     """Every carry of a loop varies as operands do, whichever of them does."""
     spec = jax.sharding.PartitionSpec
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-    a = jnp.stack([jnp.asarray(random_boxes(7, s)) for s in range(2 * per_device)])
+    a = np.stack([random_boxes(7, seed) for seed in range(4)])
     mapped = jax.shard_map(
         jax.vmap(function), mesh=mesh, in_specs=spec("x"), out_specs=spec("x")
     )
-    jax.tree.map(assert_near, mapped(a), jax.vmap(function)(a))
+    got = jax.jit(mapped)(a)
+    for i, one in enumerate(a):
+        jax.tree.map(lambda x, y, i=i: assert_near(x[i], y), got, function(one))
+    jax.eval_shape(mapped, a[:2])  # one example per device
 
 
 @by_convention
 @with_gradient
 def test_a_masked_value_has_a_masked_gradient(function, inclusive):
     """What a box that does not count gives, and gets, is 0; never NaN."""
-    good = jnp.asarray(random_boxes(12, 1))
-    call = functools.partial(function, inclusive=inclusive)
+    good = random_boxes(12, 1)
 
-    def total(b):
-        value = call(b)
-        return jnp.where(jnp.isfinite(value), value, 0).sum()
+    @jax.jit
+    def results(b):
+        def total(b):
+            value = function(b, inclusive=inclusive)
+            return jnp.where(jnp.isfinite(value), value, 0).sum(), value
 
-    padded = jnp.concatenate([good, jnp.asarray(HOSTILE)])
-    alone = jax.jit(jax.grad(lambda b: call(b).sum()))(good)
+        gradient, value = jax.grad(total, has_aux=True)(b)
+        return gradient, jnp.isfinite(value).reshape(len(b), -1).all(axis=1)
+
+    alone, finite = results(np.concatenate([good, good, good])[: 12 + len(HOSTILE)])
+    assert finite.all()
     assert jnp.isfinite(alone).all()
-    beside = jax.jit(jax.grad(total))(padded)
-    np.testing.assert_allclose(beside[:12], alone, rtol=1e-4, atol=1e-5)
-    finite = jnp.isfinite(call(padded)).reshape(len(padded), -1).all(axis=1)
+    beside, finite = results(np.concatenate([good, HOSTILE]))
+    np.testing.assert_allclose(beside[:12], alone[:12], rtol=1e-4, atol=1e-5)
     assert jnp.isfinite(beside[finite]).all()
 
 
 @pytest.mark.parametrize("function", ["iou", "generalized_iou", "distance_iou"])
 def test_a_padded_box_gives_others_no_gradient(function):
     function = getattr(boxes, function)
-    good, near = jnp.array([[0, 0, 10, 10.0]]), jnp.array([[2, 2, 10, 10.0]])
-    want = jax.grad(lambda q: function(q, near).sum())(good)
+    good, near = np.float32([[0, 0, 10, 10]]), np.float32([2, 2, 10, 10])
+
+    @jax.jit
+    @jax.grad
+    def gradient(good, others, counts):
+        return jnp.where(counts, function(good, others), 0).sum()
+
+    want = gradient(good, np.stack([near, near]), np.array([True, False]))
     assert want.any()
     for one in HOSTILE:
+        padded = np.stack([near, one])
         if boxes.areas(one) == 0 or not np.isfinite(one).all():
-            padded = jnp.concatenate([near, jnp.asarray(one)[None]])
-            got = jax.grad(lambda q, p=padded: function(q, p)[:, :1].sum())(good)
+            got = gradient(good, padded, np.array([True, False]))
             np.testing.assert_array_equal(got, want)
             if not np.isfinite(one).all():
-                got = jax.grad(lambda q, p=padded: function(q, p).sum())(good)
+                got = gradient(good, padded, np.array([True, True]))
                 np.testing.assert_array_equal(got, want)
 
 
 def test_gradients_are_those_of_differences():
     a, b = np.array([[1, 2, 9, 8.0]]), np.array([[3, 1, 12, 7.0], [20, 20, 25, 22]])
     for name in ("iou", "generalized_iou", "distance_iou"):
-        got = jax.jacobian(getattr(boxes, name))(jnp.asarray(a, jnp.float32), b)
+        jacobian = jax.jit(jax.jacobian(getattr(boxes, name)))
+        got = jacobian(np.float32(a), np.float32(b))
         for i in range(4):
             moved = [a.copy(), a.copy()]
             moved[0][0, i] -= 1e-4

@@ -10,8 +10,9 @@
 namespace jax_roipool::native {
 namespace {
 
-constexpr Array kOperands[] = {Array::kMap,   Array::kBoxes, Array::kImageIndex,
-                               Array::kLevel, Array::kCells, Array::kCotangent};
+constexpr Array kOperands[] = {
+    Array::kMap,   Array::kBoxes, Array::kWideBoxes, Array::kImageIndex,
+    Array::kLevel, Array::kCells, Array::kCotangent};
 
 struct Bytes {
   const void* data;
@@ -31,6 +32,8 @@ Bytes OperandOf(const Call& call, Array array, int level) {
               static_cast<size_t>(call.sizes.level_numbers(level) * bytes)};
     case Array::kBoxes:
       return BytesOf(call.boxes);
+    case Array::kWideBoxes:
+      return BytesOf(call.wide_boxes);
     case Array::kImageIndex:
       return BytesOf(call.image_index);
     case Array::kLevel:
@@ -42,12 +45,28 @@ Bytes OperandOf(const Call& call, Array array, int level) {
   }
 }
 
+// Of the numbers of a result, but for an argmax.
+Element ResultElement(const Call& call, Array array) {
+  if (array != Array::kBoxGradient) return call.sizes.maps.element;
+  return call.wide_boxes.empty() ? Element::kFloat32 : Element::kFloat64;
+}
+
+int64_t ResultNumbers(const Call& call, Array array, int level) {
+  return HasMapShape(array)     ? call.sizes.level_numbers(level)
+         : HasBoxesShape(array) ? 4 * call.sizes.rois.count()
+                                : call.sizes.pooled_numbers();
+}
+
 size_t ResultBytes(const Call& call, Array array, int level) {
-  const int64_t numbers = HasMapShape(array) ? call.sizes.level_numbers(level)
-                                             : call.sizes.pooled_numbers();
   return static_cast<size_t>(
-      numbers *
-      (array == Array::kArgmax ? 4 : ElementBytes(call.sizes.maps.element)));
+      ResultNumbers(call, array, level) *
+      (array == Array::kArgmax ? 4 : ElementBytes(ResultElement(call, array))));
+}
+
+double Rounded(Element element, double value) {
+  double rounded;  // room for every element
+  definition::Store(element, value, &rounded, 0);
+  return definition::Load(element, &rounded, 0);
 }
 
 bool SameCells(const char* what, const int32_t* got,
@@ -64,10 +83,16 @@ bool SameCells(const char* what, const int32_t* got,
 }  // namespace
 
 bool Same(const char* what, Element element, const void* got,
-          const double* wanted, int64_t count) {
+          const double* wanted, int64_t count, const double* tolerances) {
   for (int64_t i = 0; i < count; ++i) {
     const double value = definition::Load(element, got, i);
     if (value == wanted[i] || (std::isnan(value) && std::isnan(wanted[i]))) {
+      continue;
+    }
+    if (tolerances != nullptr &&
+        (tolerances[i] == kAnyNumber ||
+         (value >= Rounded(element, wanted[i] - tolerances[i]) &&
+          value <= Rounded(element, wanted[i] + tolerances[i])))) {
       continue;
     }
     std::fprintf(stderr, "%s: number %lld is %.17g and not %.17g\n", what,
@@ -79,6 +104,10 @@ bool Same(const char* what, Element element, const void* got,
 
 std::vector<Array> OperandsOf(const Call& call, const Op& op) {
   std::vector<Array> operands = op.operands;
+  if (op.sampled && !call.wide_boxes.empty()) {
+    std::replace(operands.begin(), operands.end(), Array::kBoxes,
+                 Array::kWideBoxes);
+  }
   if (call.sizes.levels() > 1) operands.push_back(Array::kLevel);
   return operands;
 }
@@ -113,14 +142,16 @@ bool Arrays::HasResults(const Call& call, const Op& op,
     const Array array = op.results[i];
     for (int level = 0; level < NumBuffers(call, array); ++level) {
       const Guarded& result = at(array, level);
-      const bool maps = HasMapShape(array);
+      const int64_t first = HasMapShape(array) ? p.numbers_before(level) : 0;
       const bool same =
           array == Array::kArgmax
               ? SameCells(op.name, result.as<int32_t>(), wanted[i].cells)
-              : Same(op.name, p.maps.element, result.data(),
-                     wanted[i].numbers.data() +
-                         (maps ? p.numbers_before(level) : 0),
-                     maps ? p.level_numbers(level) : p.pooled_numbers());
+              : Same(op.name, ResultElement(call, array), result.data(),
+                     wanted[i].numbers.data() + first,
+                     ResultNumbers(call, array, level),
+                     wanted[i].tolerances.empty()
+                         ? nullptr
+                         : wanted[i].tolerances.data() + first);
       if (!same || !result.AroundIsWhole()) return false;
     }
   }

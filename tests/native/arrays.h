@@ -70,10 +70,11 @@ inline RoiCall RoiCallOf(const Call& call, const Arrays& arrays) {
       call.sizes.levels() > 1 ? arrays.as<int32_t>(Array::kLevel) : nullptr};
 }
 
-// Whether `got`, elements, has the same values, NaN equal to NaN; says where
-// not.
+// Whether `got`, elements, has the same values, NaN equal to NaN, or values
+// within the tolerances; says where not.
 bool Same(const char* what, Element element, const void* got,
-          const double* wanted, int64_t count);
+          const double* wanted, int64_t count,
+          const double* tolerances = nullptr);
 
 }  // namespace jax_roipool::native
 

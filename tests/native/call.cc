@@ -255,6 +255,21 @@ std::vector<int32_t> MakeCells(const Call& call, uint8_t kind, uint64_t seed) {
   return result;
 }
 
+// What sampling ops are told, as the seed has it.
+void MakeSamples(Call* call) {
+  constexpr int64_t kSamples[] = {0, 2, 0, 1, 3, 0, 2, 40};
+  Random random(call->seed + 3);
+  call->aligned = random.Below(2) == 0;
+  for (int64_t& samples : call->samples) samples = kSamples[random.Below(8)];
+  if (call->sizes.maps.element != Element::kFloat64 || random.Below(2) == 0) {
+    return;
+  }
+  for (const float corner : call->boxes) {
+    const double more = random.Below(2) == 0 ? 0x1p-30 : 0;
+    call->wide_boxes.push_back(corner * (1 + more));
+  }
+}
+
 }  // namespace
 
 Call MakeCall(Reader* bytes, bool sums_in_order) {
@@ -292,6 +307,7 @@ void Finish(Kinds kinds, Call* call) {
                       call->boxes.data(), call->indices(), call->pooled.data(),
                       call->argmax.data());
   call->cells = MakeCells(*call, kinds.cells, call->seed + 1);
+  MakeSamples(call);
   call->cotangent =
       MakeElements(p.maps.element, results, kinds.cotangent, call->seed + 2);
 }

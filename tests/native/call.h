@@ -78,6 +78,10 @@ struct Call {
   int64_t threads;
   uint64_t seed;  // of what the result may not depend on
   Flush flush;
+  // Of ops that have samples.
+  bool aligned;
+  int64_t samples[2];              // rows, columns
+  std::vector<double> wide_boxes;  // as `boxes`, where float64 ones are used
 
   definition::Indices indices() const {
     return {image_index.data(), level.empty() ? nullptr : level.data()};

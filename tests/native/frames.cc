@@ -18,6 +18,8 @@ XLA_FFI_DataType TypeOf(Array array, Element element) {
   switch (array) {
     case Array::kBoxes:
       return XLA_FFI_DataType_F32;
+    case Array::kWideBoxes:
+      return XLA_FFI_DataType_F64;
     case Array::kImageIndex:
     case Array::kLevel:
     case Array::kCells:
@@ -37,7 +39,7 @@ std::vector<int64_t> DimsOf(Array array, const Sizes& p, int level) {
     return dims;
   }
   dims.push_back(p.rois.per_group);
-  if (array == Array::kBoxes) dims.push_back(4);
+  if (HasBoxesShape(array)) dims.push_back(4);
   if (HasPooledShape(array)) {
     dims.insert(dims.end(), {p.bins.height, p.bins.width});
     dims.insert(last ? dims.end() : dims.begin() + 2, p.bins.channels);
@@ -65,7 +67,11 @@ Frame FrameOf(const Call& call, const Op& op, Arrays* arrays) {
   arrays->PlaceResults(call, op);
   const auto add = [&](Array array, std::vector<Buffer>* buffers) {
     for (int i = 0; i < NumBuffers(call, array); ++i) {
-      buffers->push_back({TypeOf(array, call.sizes.maps.element),
+      const bool box_gradient = array == Array::kBoxGradient;
+      const Array typed = !box_gradient             ? array
+                          : call.wide_boxes.empty() ? Array::kBoxes
+                                                    : Array::kWideBoxes;
+      buffers->push_back({TypeOf(typed, call.sizes.maps.element),
                           arrays->data(array, i),
                           DimsOf(array, call.sizes, i)});
     }
@@ -74,7 +80,12 @@ Frame FrameOf(const Call& call, const Op& op, Arrays* arrays) {
   for (const Array array : OperandsOf(call, op)) add(array, &frame.operands);
   for (const Array array : op.results) add(array, &frame.results);
   const bool last = call.sizes.maps.layout == Layout::kNHWC;
-  frame.attributes = {{"layout", std::string(last ? "NHWC" : "NCHW")}};
+  if (op.sampled) frame.attributes.push_back({"aligned", call.aligned});
+  frame.attributes.push_back({"layout", std::string(last ? "NHWC" : "NCHW")});
+  if (op.sampled) {
+    frame.attributes.push_back({"sampling_columns", call.samples[1]});
+    frame.attributes.push_back({"sampling_rows", call.samples[0]});
+  }
   if (op.scaled) {
     std::vector<float> heights, widths;
     for (int i = 0; i < call.sizes.levels(); ++i) {

@@ -37,8 +37,14 @@ void DemandRefusal(
   }
 }
 
-void MalformBuffers(const Op& op, const Frame& right) {
-  const bool nhwc = std::get<std::string>(right.attributes[0].value) == "NHWC";
+decltype(Attribute::value)& ValueOf(const std::string& name, Frame* frame) {
+  for (Attribute& attribute : frame->attributes) {
+    if (attribute.name == name) return attribute.value;
+  }
+  Fail("no attribute " + name);
+}
+
+void MalformBuffers(const Op& op, const Frame& right, bool nhwc) {
   constexpr int64_t kSizes[] = {-1, std::numeric_limits<int64_t>::min(),
                                 std::numeric_limits<int64_t>::max(),
                                 int64_t{1} << 31, int64_t{1} << 62};
@@ -140,7 +146,10 @@ void MalformAttributes(const Op& op, const Frame& right) {
       0.0f,
       -1.0f,
       std::numeric_limits<float>::quiet_NaN(),
-      std::numeric_limits<float>::infinity()};
+      std::numeric_limits<float>::infinity(),
+      int64_t{-1},
+      (int64_t{1} << 24) + 1,
+      std::numeric_limits<int64_t>::min()};
   for (size_t i = 0; i < count; ++i) {
     const std::string name = right.attributes[i].name;
     frame = right;
@@ -150,6 +159,10 @@ void MalformAttributes(const Op& op, const Frame& right) {
     frame.attributes[i].name += "s";
     DemandRefusal(op, frame, name + "s");
     for (const auto& value : values) {
+      const auto* number = std::get_if<int64_t>(&value);
+      if (name.find("sampling") == 0 && number != nullptr && *number == 1) {
+        continue;
+      }
       frame = right;
       frame.attributes[i].value = value;
       DemandRefusal(op, frame, name + " of another type or value");
@@ -169,6 +182,7 @@ void MalformPyramid(const Op& op, Layout layout) {
   const auto maps = [maps_first](Frame* frame) {
     return maps_first ? &frame->operands : &frame->results;
   };
+  const Buffer& first_map = (maps_first ? right.operands : right.results)[0];
   const auto change = [&](const std::string& what, const auto& edit) {
     Frame frame = right;
     edit(&frame);
@@ -219,7 +233,7 @@ void MalformPyramid(const Op& op, Layout layout) {
            [&](Frame* f) { (*maps(f))[map].type = XLA_FFI_DataType_F64; });
     for (const int dim : {0, 1, nhwc ? 4 : 2}) {  // groups, images, channels
       for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{4}}) {
-        if (size == right.results[0].dims[nhwc ? 4 : 2] && dim > 1) continue;
+        if (size == first_map.dims[nhwc ? 4 : 2] && dim > 1) continue;
         change(name + ", dimension " + std::to_string(dim) + " is " +
                    std::to_string(size),
                [&](Frame* f) { (*maps(f))[map].dims[dim] = size; });
@@ -243,11 +257,8 @@ void MalformPyramid(const Op& op, Layout layout) {
     }
   });
   if (op.scaled) {
-    for (const int which : {1, 2}) {
-      const auto scale = [which](Frame* frame) {
-        return &frame->attributes[which].value;
-      };
-      const std::string name = right.attributes[which].name;
+    for (const std::string name : {"scale_height", "scale_width"}) {
+      const auto scale = [name](Frame* frame) { return &ValueOf(name, frame); };
       change("a number of " + name, [&](Frame* f) { *scale(f) = 1.0f; });
       for (const std::vector<float>& scales :
            {std::vector<float>{},
@@ -268,8 +279,10 @@ void MalformPyramid(const Op& op, Layout layout) {
   }
   Frame many = FrameOf(SmallCall(layout, kMaxLevels), op, &arrays);
   maps(&many)->insert(maps(&many)->begin(), maps(&many)->front());
-  for (int which = 1; op.scaled && which < 3; ++which) {
-    many.attributes[which].value = std::vector<float>(kMaxLevels + 1, 1);
+  if (op.scaled) {
+    for (const char* name : {"scale_height", "scale_width"}) {
+      ValueOf(name, &many) = std::vector<float>(kMaxLevels + 1, 1);
+    }
   }
   DemandRefusal(op, many, "17 levels");
 }
@@ -390,7 +403,7 @@ int RunMalformed() {
     for (const Op& op : Ops()) {
       RunOp(call, op, nullptr, &arrays);
       const Frame right = FrameOf(call, op, &arrays);
-      MalformBuffers(op, right);
+      MalformBuffers(op, right, layout == Layout::kNHWC);
       MalformAttributes(op, right);
       RunOp(SmallCall(layout, 3), op, nullptr, &arrays);
       RunOp(SmallCall(layout, kMaxLevels), op, nullptr, &arrays);

@@ -6,6 +6,7 @@
 #define JAX_ROIPOOL_TESTS_NATIVE_OP_H_
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -18,16 +19,18 @@ enum class Array {
   // Of a call.
   kMap,         // maps, elements
   kBoxes,       // boxes, float32
+  kWideBoxes,   // boxes, float64
   kImageIndex,  // image indices, int32
   kLevel,       // image indices, int32; of calls of several levels
   kCells,       // results, int32
   kCotangent,   // results, elements
   // Of an op.
-  kPooled,    // results, elements
-  kArgmax,    // results, int32
-  kGradient,  // maps, elements
+  kPooled,       // results, elements
+  kArgmax,       // results, int32
+  kGradient,     // maps, elements
+  kBoxGradient,  // boxes, in their type
 };
-constexpr int kNumArrays = 9;
+constexpr int kNumArrays = 11;
 
 inline bool HasMapShape(Array array) {
   return array == Array::kMap || array == Array::kGradient;
@@ -37,10 +40,21 @@ inline bool HasPooledShape(Array array) {
          array == Array::kPooled || array == Array::kArgmax;
 }
 
-// What a result must hold: cells where it is int32, else numbers.
+// The tolerance of a number of which sums overflow.
+constexpr double kAnyNumber = std::numeric_limits<double>::infinity();
+
+inline bool HasBoxesShape(Array array) {
+  return array == Array::kBoxes || array == Array::kWideBoxes ||
+         array == Array::kBoxGradient;
+}
+
+// What a result must hold: cells where it is int32, else numbers. Without
+// tolerances these are of the result's type; else a number may be whatever lies
+// so near before it is rounded.
 struct Wanted {
   std::vector<double> numbers;
   std::vector<int32_t> cells;
+  std::vector<double> tolerances = {};
 
   bool empty() const { return numbers.empty() && cells.empty(); }
 };
@@ -52,6 +66,8 @@ struct Op {
   bool scratch_for_a_roi;  // whether scratch memory grows with a RoI's bins
   // One for each result.
   std::vector<Wanted> (*expect)(const Call& call);
+  // Whether it has samples, and boxes that may be float64.
+  bool sampled = false;
 
   // Whether this array alone tells how many bins there are.
   bool AloneWithBins(Array array) const {

@@ -167,20 +167,26 @@ def test_hessian_and_its_relatives(implementation):
         ).reshape(argmax.shape)
         return (jnp.where(argmax >= 0, picked, 0) ** 3).sum()
 
-    want = jax.hessian(loss_of_plain_jax)(features)
-    vector = jnp.ones_like(features)
-    for got in (
-        jax.hessian(loss)(features),  # forward over reverse
-        jax.jacrev(jax.grad(loss))(features),  # reverse over reverse
-    ):
-        np.testing.assert_allclose(got, want, rtol=1e-6)
-    hvp = jax.jvp(jax.grad(loss), (features,), (vector,))[1]
-    np.testing.assert_allclose(hvp, jnp.tensordot(want, vector, axes=4), rtol=1e-6)
-    grad3 = jax.grad(lambda x: jax.grad(lambda x: jax.grad(loss)(x).sum())(x).sum())
-    want3 = jax.grad(
-        lambda x: jax.grad(lambda x: jax.grad(loss_of_plain_jax)(x).sum())(x).sum()
-    )
-    np.testing.assert_allclose(grad3(features), want3(features), rtol=1e-6)
+    def third(f):
+        return jax.grad(lambda x: jax.grad(lambda x: jax.grad(f)(x).sum())(x).sum())
+
+    @jax.jit
+    def got(x):
+        return (
+            jax.hessian(loss)(x),  # forward over reverse
+            jax.jacrev(jax.grad(loss))(x),  # reverse over reverse
+            jax.jvp(jax.grad(loss), (x,), (jnp.ones_like(x),))[1],
+            third(loss)(x),
+        )
+
+    @jax.jit
+    def want(x):
+        hessian = jax.hessian(loss_of_plain_jax)(x)
+        product = jnp.tensordot(hessian, jnp.ones_like(x), axes=4)
+        return hessian, hessian, product, third(loss_of_plain_jax)(x)
+
+    for x, y in zip(got(features), want(features), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
 def test_forward_mode(implementation):
@@ -207,8 +213,8 @@ def test_forward_mode(implementation):
         transpose(jnp.ones_like(pooled))[0],
         jax.grad(lambda x: pool(x).sum())(features),
     )
-    jacobian = jax.jacfwd(f)(features)
-    np.testing.assert_array_equal(jacobian, jax.jacrev(pool)(features))
+    jacobian = jax.jit(jax.jacfwd(f))(features)
+    np.testing.assert_array_equal(jacobian, jax.jit(jax.jacrev(pool))(features))
 
 
 def test_forward_mode_is_refused_without_the_flag():

@@ -29,8 +29,8 @@ def test_symbolic_sizes(lowered_to, op, form, layout):
     def loss(features, rois):
         return (op(features, rois, 3, 0.5, layout=layout) ** 2).sum()
 
-    step = jax.value_and_grad(loss)
-    exported = export.export(jax.jit(step), disabled_checks=export_disabled_checks())(
+    step = jax.jit(jax.value_and_grad(loss))
+    exported = export.export(step, disabled_checks=export_disabled_checks())(
         *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     )
     for images, height, width, depth, count in ((2, 6, 7, 5, 4), (3, 9, 4, 17, 1)):

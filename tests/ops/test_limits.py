@@ -94,7 +94,7 @@ def test_the_largest_that_is_not_refused_compiles(lowered_to, op):
 
 def test_no_memory_for_the_result_is_an_error_of_jax(lowered_to, op):
     """2**44 numbers, 64 TiB; and the process goes on."""
-    features, rois = jnp.ones((1, 4, 4, 1)), jnp.zeros((1, 5))
+    features, rois = jnp.ones((1, 4, 4, 1)), jnp.array([[0, 0, 0, 2.0, 2.0]])
     size = (MOST_BINS, 2**20)
     for function in (
         lambda: op(features, rois, size),

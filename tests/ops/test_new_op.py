@@ -6,7 +6,6 @@ CPU and CUDA run its plain JAX; everything else is what `Op`, `register` and
 `define_linear` make of a signature.
 """
 
-import dataclasses
 import math
 import re
 from functools import partial
@@ -20,14 +19,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from jax_roipool import arguments, forms, lowering, partitioning, plain
-from jax_roipool.geometry.caffe_bins import bin_bounds
+from jax_roipool import lowering, partitioning, plain
 from jax_roipool.primitive import Op, define_linear
-from tests import table
-from tests.cases import CASES, LAYOUTS, few_values, rng
-from tests.ops import test_gradients, test_hostile_boxes, test_limits, test_values
-from tests.oracle import roi_pool as oracle_of_bins
-from tests.oracle.rois import image_of
+from tests.cases import few_values, rng
 
 SIZE = (2, 3)
 

@@ -14,10 +14,12 @@ FEATURES = few_values(2, 6, 7, 5)
 ROIS = random_rois(12, 2, 6, 7).reshape(3, 4, 5)
 
 
+@jax.jit
 def pool(features, rois):
     return roi_pool(features, rois, 2)
 
 
+@jax.jit
 def loss(features, rois):
     return (pool(features, rois) ** 2).sum()
 

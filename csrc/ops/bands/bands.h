@@ -2,8 +2,9 @@
 // the ops of this folder differ in, and nothing else.
 //
 // One RoI is `rows . map . columns`, where each entry of a band is a cell and
-// its weight; the result is divided by the divisors of both bins. Host and
-// device code; an op more is a struct more here, with
+// its weight, divided already by what a mean is divided by: sums of large
+// features do not overflow. Host and device code; an op more is a struct more
+// here, with
 //
 //   Corner                   the type of boxes, float or double
 //   Axis MakeAxis(low, high, scale, num_bins)
@@ -11,7 +12,7 @@
 //     cells outside of which no bin has entries
 //   MakeBin<kWeights>(axis, bin, extent, put)
 //     calls put(cell, weights) by rising cell, for no cell twice and for none
-//     whose weights are all 0, and gives the bin's divisor
+//     whose weights are all 0
 //
 // A bin of kValue has the weight of a cell alone; one of kSlopes, after it, the
 // derivatives of that weight along the lower and the upper corner of the box.
@@ -60,22 +61,23 @@ struct MeanBands {
   }
 
   template <int kWeights, class Put>
-  JAX_ROIPOOL_HOST_DEVICE static double MakeBin(const Axis& axis, int64_t bin,
-                                                int64_t extent, Put&& put) {
+  JAX_ROIPOOL_HOST_DEVICE static void MakeBin(const Axis& axis, int64_t bin,
+                                              int64_t extent, Put&& put) {
     const Range cells = BinRange(axis, bin, extent);
-    const double weights[kWeights] = {1};  // a mean has no slope
+    // A mean has no slopes.
+    const double weights[kWeights] = {1.0 / (cells.end - cells.begin)};
     for (int32_t cell = cells.begin; cell < cells.end; ++cell)
       put(cell, weights);
-    return cells.begin < cells.end ? cells.end - cells.begin : 1;
   }
 };
 
 // Sums the weights of cells that come by rising number, two neighbours at once,
-// and puts each cell once.
+// and puts each cell once, its weights divided.
 template <int kWeights, class Put>
 class MergedCells {
  public:
-  JAX_ROIPOOL_HOST_DEVICE explicit MergedCells(Put& put) : put_(put) {}
+  JAX_ROIPOOL_HOST_DEVICE MergedCells(Put& put, double divisor)
+      : put_(put), divisor_(divisor) {}
 
   JAX_ROIPOOL_HOST_DEVICE void Add(int32_t cell, const double* near,
                                    const double* far) {
@@ -103,11 +105,16 @@ class MergedCells {
  private:
   JAX_ROIPOOL_HOST_DEVICE void PutCell(int32_t cell, const double* weights) {
     bool some = false;
-    for (int i = 0; i < kWeights; ++i) some |= weights[i] != 0;
-    if (some) put_(cell, weights);
+    double divided[kWeights];
+    for (int i = 0; i < kWeights; ++i) {
+      some |= weights[i] != 0;
+      divided[i] = weights[i] / divisor_;
+    }
+    if (some) put_(cell, divided);
   }
 
   Put& put_;
+  const double divisor_;
   int32_t cell_ = -2;  // none, nor a neighbour of one
   double near_[kWeights] = {}, far_[kWeights] = {};
 };
@@ -152,14 +159,13 @@ struct AlignBands {
   }
 
   template <int kWeights, class Put>
-  JAX_ROIPOOL_HOST_DEVICE static double MakeBin(const Axis& axis, int64_t bin,
-                                                int64_t extent, Put&& put) {
-    const auto samples = static_cast<double>(axis.samples.samples);
-    MergedCells<kWeights, Put> merged(put);
+  JAX_ROIPOOL_HOST_DEVICE static void MakeBin(const Axis& axis, int64_t bin,
+                                              int64_t extent, Put&& put) {
+    MergedCells<kWeights, Put> merged(
+        put, static_cast<double>(axis.samples.samples));
     SampledBin<T>(axis.samples, bin)
         .ForEachInside(extent, Adder<kWeights, Put>{axis, bin, extent, merged});
     merged.Finish();
-    return samples > 0 ? samples : 1;
   }
 
  private:

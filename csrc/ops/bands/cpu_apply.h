@@ -15,8 +15,8 @@ namespace {
 
 // put(v, numbers) for the vectors of one bin, from its row combined.
 template <class L, int kVectors, class Put>
-inline void CombineColumns(const BandsFor<L, kValue>& bands, const BandBin& row,
-                           const BandBin& column,
+inline void CombineColumns(const BandsFor<L, kValue>& bands,
+                           const Range& column,
                            const typename L::Number* columns, const Put& put) {
   using V = typename L::V;
   V sums[kVectors] = {};
@@ -27,8 +27,7 @@ inline void CombineColumns(const BandsFor<L, kValue>& bands, const BandBin& row,
       sums[v] += Load<V>(at + v * L::kCount) * entry.weights[0];
     }
   }
-  const Divisor<typename L::Number> divisor(row, column);
-  for (int v = 0; v < kVectors; ++v) put(v, divisor.Of(sums[v]));
+  for (int v = 0; v < kVectors; ++v) put(v, sums[v]);
 }
 
 template <class L>
@@ -42,12 +41,12 @@ void ApplyChannelsLast(const PlannedBands<BandsApplyCall>& call,
       unit.channel_begin, unit.channel_end, [&](auto block, int64_t first) {
         auto* target = pooled + first;
         for (int64_t p = 0; p < call.bins.height; ++p) {
-          const BandBin& row = bands.rows.bins[p];
+          const Range& row = bands.rows.bins[p];
           CombineRows<L>(block, bands, row, map + first, width * channels,
                          channels, columns);
           for (int64_t q = 0; q < call.bins.width; ++q) {
             CombineColumns<L, block.kVectorCount>(
-                bands, row, bands.columns.bins[q], columns,
+                bands, bands.columns.bins[q], columns,
                 [&](int v, typename L::V numbers) {
                   block.Store(numbers, v, target);
                 });
@@ -73,11 +72,11 @@ void ApplyChannelsFirst(const PlannedBands<BandsApplyCall>& call,
                               level.width, count};
     auto* to = tile;
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       CombineRows<L, kValue>(planes, bands, row, columns);
       for (int64_t q = 0; q < call.bins.width; ++q, to += kSide) {
         CombineColumns<L, 1>(
-            bands, row, bands.columns.bins[q], columns,
+            bands, bands.columns.bins[q], columns,
             [&](int, typename L::V numbers) { Store(numbers, to); });
       }
     }

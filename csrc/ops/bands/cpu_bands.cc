@@ -48,27 +48,26 @@ int32_t FillBand(const BandsCall& call, int64_t roi, int64_t level, bool rows,
                  const Band<W, kWeights>& band) {
   const CallAxis along = AxisOf(call, rows);
   const int64_t extent = along.Extent(call.maps.levels[level]);
-  return WithAxis(
-      call, roi, level, rows, [&](const auto& bands, const auto& axis) {
-        int32_t count = 0;
-        const auto put = [&](int32_t cell, const double* weights) {
-          auto& entry = band.entries[count];
-          entry.at = cell;
-          bool some = false;
-          for (int i = 0; i < kWeights; ++i) {
-            entry.weights[i] = static_cast<W>(weights[i]);
-            some |= entry.weights[i] != 0;
-          }
-          count += some;
-        };
-        for (int64_t bin = 0; bin < along.bins; ++bin) {
-          const int32_t begin = count;
-          const double divisor =
-              bands.template MakeBin<kWeights>(axis, bin, extent, put);
-          band.bins[bin] = {begin, count, divisor};
-        }
-        return count;
-      });
+  return WithAxis(call, roi, level, rows,
+                  [&](const auto& bands, const auto& axis) {
+                    int32_t count = 0;
+                    const auto put = [&](int32_t cell, const double* weights) {
+                      auto& entry = band.entries[count];
+                      entry.at = cell;
+                      bool some = false;
+                      for (int i = 0; i < kWeights; ++i) {
+                        entry.weights[i] = static_cast<W>(weights[i]);
+                        some |= entry.weights[i] != 0;
+                      }
+                      count += some;
+                    };
+                    for (int64_t bin = 0; bin < along.bins; ++bin) {
+                      const int32_t begin = count;
+                      bands.template MakeBin<kWeights>(axis, bin, extent, put);
+                      band.bins[bin] = {begin, count};
+                    }
+                    return count;
+                  });
 }
 
 }  // namespace

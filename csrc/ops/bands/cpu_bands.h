@@ -20,15 +20,9 @@ struct BandEntry {
   W weights[kWeights];
 };
 
-// Entries of one bin.
-struct BandBin {
-  int32_t begin, end;
-  double divisor;
-};
-
 template <typename W, int kWeights>
 struct Band {
-  BandBin* bins;
+  Range* bins;  // the entries of each
   BandEntry<W, kWeights>* entries;
   int64_t capacity;  // of entries
 };
@@ -70,7 +64,7 @@ RoiBands<W, kWeights> CutBands(const BandsCall& call, ScratchCutter* cutter) {
   RoiBands<W, kWeights> bands{};
   const auto cut = [&](bool rows, int64_t bins) -> Band<W, kWeights> {
     const int64_t entries = MostEntries(call, rows);
-    return {cutter->Cut<BandBin>(bins * sizeof(BandBin)),
+    return {cutter->Cut<Range>(bins * sizeof(Range)),
             cutter->Cut<Entry>(entries * sizeof(Entry)), entries};
   };
   bands.rows = cut(true, call.bins.height);

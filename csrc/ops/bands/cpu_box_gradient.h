@@ -19,17 +19,31 @@ struct Slope {
 };
 constexpr Slope kSlopesOfBox[] = {{0, 1}, {1, 0}, {0, 2}, {2, 0}};
 
+// Which weights of a bin are not 0 in all of its entries, a bit for each.
+template <class Entry>
+inline unsigned WeightsOf(const Entry* entries, const Range& bin) {
+  unsigned some = 0;
+  for (int32_t e = bin.begin; e < bin.end; ++e) {
+    for (int k = 0; k < kSlopes; ++k) {
+      some |= static_cast<unsigned>(entries[e].weights[k] != 0) << k;
+    }
+  }
+  return some;
+}
+
 // sums[corner] += cotangent * slope over a row of bins. load(bin, v) gives a
-// bin's cotangent.
+// bin's cotangent, which is not looked at where there is no slope.
 template <class L, int kVectors, class LoadBin>
-inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const BandBin& row,
+inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const Range& row,
                       int64_t num_bins, const LoadBin& load,
                       const typename L::Number* columns, double* sums) {
   using V = typename L::V;
   V totals[4] = {};
+  const unsigned of_row = WeightsOf(bands.rows.entries, row);
   for (int64_t q = 0; q < num_bins; ++q) {
-    const BandBin& column = bands.columns.bins[q];
+    const Range& column = bands.columns.bins[q];
     if (column.begin == column.end) continue;
+    const unsigned of_column = WeightsOf(bands.columns.entries, column);
     V slopes[4][kVectors] = {};
     for (int32_t e = column.begin; e < column.end; ++e) {
       const auto& entry = bands.columns.entries[e];
@@ -45,10 +59,13 @@ inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const BandBin& row,
         }
       }
     }
-    const Divisor<typename L::Number> divisor(row, column);
     for (int v = 0; v < kVectors; ++v) {
-      const V cotangent = divisor.Of(load(q, v));
+      const V cotangent = load(q, v);
       for (int corner = 0; corner < 4; ++corner) {
+        const Slope slope = kSlopesOfBox[corner];
+        if ((of_row >> slope.row & of_column >> slope.column & 1) == 0) {
+          continue;
+        }
         totals[corner] += cotangent * slopes[corner][v];
       }
     }
@@ -70,7 +87,7 @@ void AddChannelsLast(const BandsBoxGradientCall& call,
   constexpr int kVectors = kMaxVectors / 4;  // each has four sums
   ForEachBlock<L, kVectors>(0, channels, [&](auto block, int64_t first) {
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       if (row.begin == row.end) continue;
       CombineRows<L, kSlopes>(block, bands, row, map + first, width * channels,
                               channels, columns);
@@ -99,7 +116,7 @@ void AddChannelsFirst(const BandsBoxGradientCall& call,
                               level.width, count};
     TurnCotangent<L>(cotangent + c * bins, count, bins, tile);
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       if (row.begin == row.end) continue;
       CombineRows<L, kSlopes>(planes, bands, row, columns);
       AddSlopes<L, 1>(

@@ -126,36 +126,11 @@ inline BandsFor<L, kWeights> BandsIn(const BandsScratch<kWeights>& scratch) {
   }
 }
 
-// Dividing by a number of cells or of samples: by a power of two the product
-// with its reciprocal, which is as exact.
-template <typename T>
-class Divisor {
- public:
-  inline Divisor(const BandBin& row, const BandBin& column)
-      : divisor_(static_cast<T>(row.divisor * column.divisor)),
-        reciprocal_(1 / divisor_),
-        exact_(IsPowerOfTwo(divisor_)) {}
-
-  template <typename V>
-  inline V Of(V number) const {
-    return exact_ ? number * reciprocal_ : number / divisor_;
-  }
-
- private:
-  static inline bool IsPowerOfTwo(T number) {
-    const auto whole = static_cast<int64_t>(number);
-    return static_cast<T>(whole) == number && (whole & (whole - 1)) == 0;
-  }
-
-  const T divisor_, reciprocal_;
-  const bool exact_;
-};
-
 // columns[place][weight] = the entries of a row of bins, combined in each
 // column that the RoI reads. Channels last: `map` has the channels' first cell.
 template <class L, int kWeights, class Block>
 inline void CombineRows(const Block& block, const BandsFor<L, kWeights>& bands,
-                        const BandBin& row, const typename L::Storage* map,
+                        const Range& row, const typename L::Storage* map,
                         int64_t row_stride, int64_t cell_stride,
                         typename L::Number* columns) {
   using V = typename L::V;
@@ -196,7 +171,7 @@ struct MapPlanes {
 };
 template <class L, int kWeights>
 inline void CombineRows(const MapPlanes<L>& planes,
-                        const BandsFor<L, kWeights>& bands, const BandBin& row,
+                        const BandsFor<L, kWeights>& bands, const Range& row,
                         typename L::Number* columns) {
   using V = typename L::V;
   constexpr int kSide = L::kCount;

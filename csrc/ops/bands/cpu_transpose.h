@@ -22,18 +22,16 @@ namespace {
 // columns[place] = the cotangents of a row of bins, spread over the columns
 // that they read. load(bin, v) gives a bin's cotangent.
 template <class L, int kVectors, class LoadBin>
-inline void SpreadColumns(const BandsFor<L, kValue>& bands, const BandBin& row,
-                          int64_t num_bins, const LoadBin& load,
-                          typename L::Number* columns) {
+inline void SpreadColumns(const BandsFor<L, kValue>& bands, int64_t num_bins,
+                          const LoadBin& load, typename L::Number* columns) {
   using V = typename L::V;
   constexpr int64_t kWidth = int64_t{kVectors} * L::kCount;
   std::memset(columns, 0, bands.num_columns * kWidth * sizeof(*columns));
   for (int64_t q = 0; q < num_bins; ++q) {
-    const BandBin& column = bands.columns.bins[q];
+    const Range& column = bands.columns.bins[q];
     if (column.begin == column.end) continue;
-    const Divisor<typename L::Number> divisor(row, column);
     V cotangent[kVectors];
-    for (int v = 0; v < kVectors; ++v) cotangent[v] = divisor.Of(load(q, v));
+    for (int v = 0; v < kVectors; ++v) cotangent[v] = load(q, v);
     for (int32_t e = column.begin; e < column.end; ++e) {
       const auto& entry = bands.columns.entries[e];
       auto* at = columns + entry.at * kWidth;
@@ -47,7 +45,7 @@ inline void SpreadColumns(const BandsFor<L, kValue>& bands, const BandBin& row,
 // Entries of a row of bins that are rows of the unit: they are neighbours.
 template <class L>
 inline Range EntriesOf(const BandsTransposeUnit& unit,
-                       const BandsFor<L, kValue>& bands, const BandBin& row) {
+                       const BandsFor<L, kValue>& bands, const Range& row) {
   Range entries{row.begin, row.end};
   while (entries.begin < entries.end &&
          bands.rows.entries[entries.begin].at < unit.row_begin) {
@@ -77,12 +75,12 @@ void SpreadChannelsLast(const PlannedBandsTranspose& call,
   const int64_t channels = call.maps.channels;
   ForEachBlock<L, kMaxVectors>(0, channels, [&](auto block, int64_t first) {
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       const Range entries = EntriesOf<L>(unit, bands, row);
       if (entries.begin >= entries.end) continue;
       const auto* from = cotangent + p * call.bins.width * channels + first;
       SpreadColumns<L, block.kVectorCount>(
-          bands, row, call.bins.width,
+          bands, call.bins.width,
           [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
           columns);
       for (int32_t e = entries.begin; e < entries.end; ++e) {
@@ -122,11 +120,11 @@ void SpreadChannelsFirst(const PlannedBandsTranspose& call,
         sums.first + (c - unit.channel_begin) * sums.plane_stride;
     TurnCotangent<L>(cotangent + c * bins, count, bins, tile);
     for (int64_t p = 0; p < call.bins.height; ++p) {
-      const BandBin& row = bands.rows.bins[p];
+      const Range& row = bands.rows.bins[p];
       const Range entries = EntriesOf<L>(unit, bands, row);
       if (entries.begin >= entries.end) continue;
       SpreadColumns<L, 1>(
-          bands, row, call.bins.width,
+          bands, call.bins.width,
           [&](int64_t q, int) {
             return Load<V>(tile + (p * call.bins.width + q) * kSide);
           },
