@@ -75,6 +75,11 @@ def _attributes(op: Op, params: dict[str, Any]) -> dict[str, Any]:
     return {**op.attributes(**params), "layout": params["layout"]}
 
 
+def runs_kernel(op: Op, backend: backends.Backend) -> bool:
+    """Whether programs for a platform that are compiled now call the op's kernel."""
+    return backend.runs_kernel(_target(op.name))
+
+
 def scale_attributes(
     spatial_scale: Sequence[tuple[float, float]],
 ) -> dict[str, Any]:
@@ -149,11 +154,10 @@ def lower(op: Op) -> None:
     if op.summed is not None:
         local = functools.partial(partitioning.sum_over_devices, op)
         mlir.register_lowering(op.summed, _lower_bare(local, op))
-    target = _target(op.name)
-    used = functools.partial(backends.CPU.runs_kernel, target)
+    used = functools.partial(runs_kernel, op, backends.CPU)
     lower_to(op, cpu_kernel(op), "cpu", used)
     if backends.CUDA.built:
-        used = functools.partial(backends.CUDA.runs_kernel, target)
+        used = functools.partial(runs_kernel, op, backends.CUDA)
         lower_to(op, cuda_kernel(op), "cuda", used)
 
 

@@ -246,16 +246,6 @@ void MalformPyramid(const Op& op, Layout layout) {
       (*maps(f))[map].dims[nhwc ? 2 : 3] = int64_t{1} << 31;
     });
   }
-  // So many maps of a few cells that each level's are counted, not all of them.
-  change("more maps than int64 counts", [&](Frame* f) {
-    for (auto* buffers : {&f->operands, &f->results}) {
-      for (Buffer& buffer : *buffers) buffer.dims[0] = int64_t{1} << 60;
-    }
-    for (int i = 0; i < 3; ++i) {
-      (*maps(f))[i].dims[1] = 1;
-      (*maps(f))[i].dims[2] = (*maps(f))[i].dims[3] = (*maps(f))[i].dims[4] = 1;
-    }
-  });
   if (op.scaled) {
     for (const std::string name : {"scale_height", "scale_width"}) {
       const auto scale = [name](Frame* frame) { return &ValueOf(name, frame); };
@@ -333,6 +323,13 @@ void DemandLevels() {
       if (WordsOf({first, other}, &maps).find("levels disagree") != 0) {
         Fail("levels that disagree");
       }
+    }
+    // int64 counts the maps of each level, and not those of all.
+    const std::vector<std::vector<int64_t>> crowded(
+        kMaxLevels, {int64_t{1} << 60, 1, 1, 1, 1});
+    if (WordsOf(crowded, &maps).find("sizes overflow 64 bits") != 0 ||
+        !WordsOf({crowded[0], crowded[0]}, &maps).empty()) {
+      Fail("maps of all levels");
     }
     const std::vector<std::vector<int64_t>> many(kMaxLevels + 1, first);
     for (const auto& levels : {many, {}}) {
