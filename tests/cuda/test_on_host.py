@@ -257,16 +257,6 @@ MUTATIONS = {
         "best[v];\n    __syncthreads();",
         "best[v];",
     ),
-    "a list does not wait": (
-        "cuda/work.h",
-        "= threadIdx.x;\n    }\n    __syncthreads();",
-        "= threadIdx.x;\n    }",
-    ),
-    "a count of entries does not wait": (
-        "ops/bands/cuda_bands.h",
-        "= put.count;\n  }\n  __syncwarp();",
-        "= put.count;\n  }",
-    ),
     "a row of bins does not wait": (
         "ops/bands/cuda_apply.cu",
         "= numbers[k];\n          }\n          __syncwarp();",

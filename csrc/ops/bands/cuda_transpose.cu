@@ -72,16 +72,25 @@ class Spreading {
     Number sums[kRows][kVector] = {};
     const int64_t per_group = a_.call.rois.per_group;
     const int64_t first = map.quotient * per_group;
-    for (int64_t base = 0; base < per_group; base += kThreads) {
-      const int64_t roi = base + threadIdx.x;
-      const int count = listed_.Make(
-          roi < per_group && Meets(first + roi, map.remainder, tile_rows));
-      if (channel_ < channels_) {
-        for (int i = 0; i < count; ++i) {
-          Add(first + base + listed_.threads[i], sums);
-        }
+    for (int64_t base = 0; base < per_group; base += kSpreadAsked * kThreads) {
+      unsigned hits = 0;
+      for (int k = 0; k < kSpreadAsked; ++k) {
+        const int64_t roi = base + k * kThreads + threadIdx.x;
+        const bool hit =
+            roi < per_group && Meets(first + roi, map.remainder, tile_rows);
+        hits |= static_cast<unsigned>(hit) << k;
       }
-      __syncthreads();
+      JAX_ROIPOOL_UNROLL(1)
+      for (int k = 0; k < kSpreadAsked && base + k * kThreads < per_group;
+           ++k) {
+        const int count = listed_.Make((hits >> k & 1) != 0);
+        if (channel_ < channels_) {
+          for (int i = 0; i < count; ++i) {
+            Add(first + base + k * kThreads + listed_.threads[i], sums);
+          }
+        }
+        __syncthreads();
+      }
     }
     if (channel_ < channels_) Store(tiles.quotient, sums);
   }

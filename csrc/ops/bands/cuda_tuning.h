@@ -28,6 +28,8 @@ constexpr int kBandsRowsPerWarp = 4;
 constexpr int kSpreadRows = 4;
 constexpr int kSpreadPlanes = 8;
 constexpr int kSpreadColumns = kWarp;
+// RoIs that a thread asks at once whether they meet the tile.
+constexpr int kSpreadAsked = 4;
 
 }  // namespace jax_roipool::cuda
 
