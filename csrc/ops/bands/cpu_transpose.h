@@ -73,33 +73,34 @@ void SpreadChannelsLast(const PlannedBandsTranspose& call,
                         typename L::Number* columns, const UnitSums<L>& sums) {
   using V = typename L::V;
   const int64_t channels = call.maps.channels;
-  ForEachBlock<L, kMaxVectors>(0, channels, [&](auto block, int64_t first) {
-    for (int64_t p = 0; p < call.bins.height; ++p) {
-      const Range& row = bands.rows.bins[p];
-      const Range entries = EntriesOf<L>(unit, bands, row);
-      if (entries.begin >= entries.end) continue;
-      const auto* from = cotangent + p * call.bins.width * channels + first;
+  for (int64_t p = 0; p < call.bins.height; ++p) {
+    const Range& row = bands.rows.bins[p];
+    const Range entries = EntriesOf<L>(unit, bands, row);
+    if (entries.begin >= entries.end) continue;
+    const auto* of_row = cotangent + p * call.bins.width * channels;
+    ForEachBlock<L, kMaxVectors>(0, channels, [&](auto block, int64_t first) {
+      const auto* from = of_row + first;
       SpreadColumns<L, block.kVectorCount>(
           bands, call.bins.width,
           [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
           columns);
       for (int32_t e = entries.begin; e < entries.end; ++e) {
         const auto& entry = bands.rows.entries[e];
-        auto* to =
-            sums.first + (entry.at - unit.row_begin) * width * channels + first;
+        auto* to = sums.first +
+                   (entry.at - unit.row_begin) * width * channels + first;
         const auto* column = columns;
         for (int32_t place = 0; place < bands.num_columns; ++place) {
           auto* cell = to + bands.column_of[place] * channels;
           for (int v = 0; v < block.kVectorCount; ++v) {
-            block.StoreNumbers(
-                block.LoadNumbers(cell, v) + Load<V>(column) * entry.weights[0],
-                v, cell);
+            block.StoreNumbers(block.LoadNumbers(cell, v) +
+                                   Load<V>(column) * entry.weights[0],
+                               v, cell);
             column += L::kCount;
           }
         }
       }
-    }
-  });
+    });
+  }
 }
 
 template <class L>
