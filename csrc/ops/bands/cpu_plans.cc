@@ -43,6 +43,33 @@ double CostOf(const BandsCall& call, int64_t roi, int64_t map) {
          height * (columns + static_cast<double>(call.bins.width));
 }
 
+// RoIs of a map from its top to its bottom, so that those that follow one
+// another read the same rows: a RoI of a large map reads as much as a
+// second-level cache holds, and its next is rarely near it.
+void SortByRow(const BandsCall& call, RoisByMap* rois) {
+  struct Place {
+    int32_t row;
+    int64_t roi;
+  };
+  std::vector<Place> places;
+  for (int64_t map = 0; map < call.maps.count_all(); ++map) {
+    const int64_t begin = rois->begin[map], end = rois->begin[map + 1];
+    if (end - begin < 3) continue;
+    places.clear();
+    const int64_t level = PlaceOf(call.maps, map).level;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t roi = rois->order[i];
+      places.push_back({ReachOf(call, roi, level).rows.begin, roi});
+    }
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+      return a.row != b.row ? a.row < b.row : a.roi < b.roi;
+    });
+    for (int64_t i = begin; i < end; ++i) {
+      rois->order[i] = places[i - begin].roi;
+    }
+  }
+}
+
 // Ranges of RoIs of equal cost, each in pieces of its channels where there are
 // fewer RoIs than threads could share; `channels` is what a piece must divide.
 template <class Plan>
@@ -50,6 +77,7 @@ void CutRois(const BandsCall& call, int64_t threads, int64_t channels,
              Plan* plan) {
   const int64_t rois = call.rois.count();
   const int64_t parts = PartsFor(threads);
+  SortByRow(call, &plan->rois);
   double total = 0;
   std::vector<double> costs(rois);
   for (int64_t i = 0; i < rois; ++i) {
