@@ -18,9 +18,10 @@ template <int kWeights>
 struct BandsScratch {
   RoiBands<double, kWeights> wide;   // of float64 features
   RoiBands<float, kWeights> narrow;  // of others
-  void* columns;  // a row of bins, combined in each column that a RoI reads
-  void* tile;     // all bins of a RoI in a vector of channels; channels first
-  void* sums;     // of a unit's cells, where they do not lie in the gradient
+  void* columns;   // a row of bins, combined in each column that a RoI reads
+  void* tile;      // all bins of a RoI in a vector of channels; channels first
+  void* sums;      // of a unit's cells, where they do not lie in the gradient
+  void* products;  // of cotangents and columns, for each entry; of boxes
 };
 
 // The RoIs at places [roi_begin, roi_end) of the order, in channels

@@ -1,6 +1,7 @@
 #include "ops/bands/cpu_plans.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace jax_roipool::cpu {
 namespace {
@@ -24,7 +25,7 @@ BandsScratchSizes ScratchOf(const BandsCall& call,
   const int64_t places = std::min(width, MostEntries(call, false));
   const bool last = call.maps.layout == Layout::kNHWC;
   return {call, places * kernels.block_bytes,
-          last ? 0 : call.bins.count() * kernels.vector_bytes, 0};
+          last ? 0 : call.bins.count() * kernels.vector_bytes, 0, 0};
 }
 
 // Numbers that a RoI reads and writes, per channel; about.
@@ -43,12 +44,14 @@ double CostOf(const BandsCall& call, int64_t roi, int64_t map) {
          height * (columns + static_cast<double>(call.bins.width));
 }
 
-// RoIs of a map from its top to its bottom, so that those that follow one
-// another read the same rows: a RoI of a large map reads as much as a
-// second-level cache holds, and its next is rarely near it.
-void SortByRow(const BandsCall& call, RoisByMap* rois) {
+// RoIs of a map by strips of its rows, from left to right in each, so that
+// those that follow one another read the same cells: of a large map one RoI
+// reads as much as a second-level cache holds, and the next to come is rarely
+// near it.
+void SortByPlace(const BandsCall& call, RoisByMap* rois) {
+  constexpr int32_t kStripRows = 24;
   struct Place {
-    int32_t row;
+    int32_t strip, column;
     int64_t roi;
   };
   std::vector<Place> places;
@@ -59,10 +62,13 @@ void SortByRow(const BandsCall& call, RoisByMap* rois) {
     const int64_t level = PlaceOf(call.maps, map).level;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t roi = rois->order[i];
-      places.push_back({ReachOf(call, roi, level).rows.begin, roi});
+      const Reach reach = ReachOf(call, roi, level);
+      places.push_back(
+          {reach.rows.begin / kStripRows, reach.columns.begin, roi});
     }
     std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
-      return a.row != b.row ? a.row < b.row : a.roi < b.roi;
+      return std::tie(a.strip, a.column, a.roi) <
+             std::tie(b.strip, b.column, b.roi);
     });
     for (int64_t i = begin; i < end; ++i) {
       rois->order[i] = places[i - begin].roi;
@@ -77,7 +83,7 @@ void CutRois(const BandsCall& call, int64_t threads, int64_t channels,
              Plan* plan) {
   const int64_t rois = call.rois.count();
   const int64_t parts = PartsFor(threads);
-  SortByRow(call, &plan->rois);
+  SortByPlace(call, &plan->rois);
   double total = 0;
   std::vector<double> costs(rois);
   for (int64_t i = 0; i < rois; ++i) {
@@ -125,6 +131,8 @@ BandsBoxGradientPlan PlanBandsBoxGradient(const BandsBoxGradientCall& call,
   BandsBoxGradientPlan plan{};
   plan.rois = SortRois(call);
   plan.scratch = ScratchOf(call, kernels);
+  plan.scratch.products =
+      MostEntries(call, false) * kSlopes * kernels.vector_bytes;
   // No sum is divided.
   CutRois(call, threads, std::max<int64_t>(call.maps.channels, 1), &plan);
   return plan;

@@ -86,15 +86,15 @@ void SpreadChannelsLast(const PlannedBandsTranspose& call,
           columns);
       for (int32_t e = entries.begin; e < entries.end; ++e) {
         const auto& entry = bands.rows.entries[e];
-        auto* to = sums.first +
-                   (entry.at - unit.row_begin) * width * channels + first;
+        auto* to =
+            sums.first + (entry.at - unit.row_begin) * width * channels + first;
         const auto* column = columns;
         for (int32_t place = 0; place < bands.num_columns; ++place) {
           auto* cell = to + bands.column_of[place] * channels;
           for (int v = 0; v < block.kVectorCount; ++v) {
-            block.StoreNumbers(block.LoadNumbers(cell, v) +
-                                   Load<V>(column) * entry.weights[0],
-                               v, cell);
+            block.StoreNumbers(
+                block.LoadNumbers(cell, v) + Load<V>(column) * entry.weights[0],
+                v, cell);
             column += L::kCount;
           }
         }
