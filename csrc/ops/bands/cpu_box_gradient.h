@@ -13,6 +13,9 @@
 namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
 namespace {
 
+// Vectors of channels that are done together; each has kSlopes sums.
+constexpr int kSlopeVectors = kMaxVectors / 2;
+
 // Of x1, y1, x2, y2: which weights of a row of bins are combined, and which of
 // its columns. One of the two is a derivative.
 struct Slope {
@@ -101,14 +104,13 @@ void AddChannelsLast(const BandsBoxGradientCall& call,
                      typename L::Number* columns, typename L::Number* products,
                      double* sums) {
   const int64_t channels = call.maps.channels, num_bins = call.bins.width;
-  constexpr int kVectors = kMaxVectors / 2;  // each has three sums
   for (int64_t p = 0; p < call.bins.height; ++p) {
     const Range& row = bands.rows.bins[p];
     if (row.begin == row.end) continue;
     const unsigned of_row = WeightsOf<L>(bands, row);
     const auto* cotangents = cotangent + p * num_bins * channels;
     ClearProducts<L>(bands, num_bins, products);
-    ForEachBlock<L, kVectors>(0, channels, [&](auto block, int64_t first) {
+    ForEachBlock<L, kSlopeVectors>(0, channels, [&](auto block, int64_t first) {
       CombineRows<L, kSlopes>(block, bands, row, map + first, width * channels,
                               channels, columns);
       AddProducts<L, block.kVectorCount>(

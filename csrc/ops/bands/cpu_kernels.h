@@ -53,7 +53,9 @@ struct PlannedBandsTranspose : BandsTransposeCall {
 
 struct BandsKernels {
   int64_t vector_bytes;
-  int64_t block_bytes;  // of the channels that are done together, channels last
+  // What a column of a row of bins takes, in the channels that are done
+  // together; and where it is combined with derivatives too.
+  int64_t column_bytes, slopes_bytes;
   void (*apply[kNumElements])(const PlannedBands<BandsApplyCall>& call,
                               const BandsUnit& unit,
                               const BandsScratch<kValue>& scratch);

@@ -16,15 +16,15 @@ RoisByMap SortRois(const BandsCall& call) {
       call, call.wide_boxes ? nullptr : static_cast<const float*>(call.boxes));
 }
 
-BandsScratchSizes ScratchOf(const BandsCall& call,
-                            const BandsKernels& kernels) {
+BandsScratchSizes ScratchOf(const BandsCall& call, const BandsKernels& kernels,
+                            int64_t column_bytes) {
   int64_t width = 0;
   for (int i = 0; i < call.maps.num_levels; ++i) {
     width = std::max(width, call.maps.levels[i].width);
   }
   const int64_t places = std::min(width, MostEntries(call, false));
   const bool last = call.maps.layout == Layout::kNHWC;
-  return {call, places * kernels.block_bytes,
+  return {call, places * column_bytes,
           last ? 0 : call.bins.count() * kernels.vector_bytes, 0, 0};
 }
 
@@ -116,9 +116,9 @@ BandsApplyPlan PlanBandsApply(const BandsApplyCall& call,
                               const BandsKernels& kernels, int64_t threads) {
   BandsApplyPlan plan{};
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.column_bytes);
   const int64_t bytes = call.maps.layout == Layout::kNHWC
-                            ? kernels.block_bytes
+                            ? kernels.column_bytes
                             : kernels.vector_bytes;
   const int64_t number = std::max<int64_t>(ElementBytes(call.maps.element), 4);
   CutRois(call, threads, bytes / number, &plan);
@@ -130,7 +130,7 @@ BandsBoxGradientPlan PlanBandsBoxGradient(const BandsBoxGradientCall& call,
                                           int64_t threads) {
   BandsBoxGradientPlan plan{};
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.slopes_bytes);
   plan.scratch.products =
       MostEntries(call, false) * kSlopes * kernels.vector_bytes;
   // No sum is divided.
@@ -144,7 +144,7 @@ BandsTransposePlan PlanBandsTranspose(const BandsTransposeCall& call,
   BandsTransposePlan plan{};
   const Maps& maps = call.maps;
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.column_bytes);
   plan.rows.resize(call.rois.count());
   double numbers = 0;
   for (int64_t i = 0; i < call.rois.count(); ++i) {
