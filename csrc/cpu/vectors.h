@@ -15,6 +15,10 @@
 
 #include "cpu/squares.h"
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
 namespace {
 
@@ -61,6 +65,26 @@ inline V LoadFirst(const T* source, int64_t count) {
 template <typename V, typename T>
 inline void StoreFirst(V vector, int64_t count, T* target) {
   std::memcpy(target, &vector, count * sizeof(T));
+}
+
+// Whether every lane of a full vector of float32 has its sign bit.
+inline bool AllNegative(
+    Vector<float, kVectorBytes / sizeof(float)> vector) {
+#if defined(__AVX512BW__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(vector)) == 0xffff;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(vector) == 0xff;
+#elif defined(__SSE2__)
+  return _mm_movemask_ps(vector) == 0xf;
+#else
+  const auto bits =
+      reinterpret_cast<Vector<int32_t, kVectorBytes / sizeof(float)>>(vector);
+  int32_t all = -1;
+  for (unsigned lane = 0; lane < kVectorBytes / sizeof(float); ++lane) {
+    all &= bits[lane];
+  }
+  return all < 0;
+#endif
 }
 
 }  // namespace
