@@ -67,23 +67,23 @@ inline void StoreFirst(V vector, int64_t count, T* target) {
   std::memcpy(target, &vector, count * sizeof(T));
 }
 
-// Whether every lane of a full vector of float32 has its sign bit.
-inline bool AllNegative(
-    Vector<float, kVectorBytes / sizeof(float)> vector) {
+// The sign bits of a full vector of float32, a bit for each lane.
+constexpr uint32_t kAllLanes = (uint32_t{1} << kVectorBytes / 4) - 1;
+inline uint32_t SignBits(Vector<float, kVectorBytes / 4> vector) {
 #if defined(__AVX512BW__)
-  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(vector)) == 0xffff;
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(vector));
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps(vector) == 0xff;
+  return static_cast<uint32_t>(_mm256_movemask_ps(vector));
 #elif defined(__SSE2__)
-  return _mm_movemask_ps(vector) == 0xf;
+  return static_cast<uint32_t>(_mm_movemask_ps(vector));
 #else
   const auto bits =
-      reinterpret_cast<Vector<int32_t, kVectorBytes / sizeof(float)>>(vector);
-  int32_t all = -1;
-  for (unsigned lane = 0; lane < kVectorBytes / sizeof(float); ++lane) {
-    all &= bits[lane];
+      reinterpret_cast<Vector<uint32_t, kVectorBytes / 4>>(vector);
+  uint32_t signs = 0;
+  for (int lane = 0; lane < kVectorBytes / 4; ++lane) {
+    signs |= bits[lane] >> 31 << lane;
   }
-  return all < 0;
+  return signs;
 #endif
 }
 

@@ -22,6 +22,7 @@ constexpr int64_t kBuckets = 128;
 struct alignas(64) ChosenBlock {
   float x1[kBlockBoxes], y1[kBlockBoxes], x2[kBlockBoxes], y2[kBlockBoxes];
   float area[kBlockBoxes];
+  float share[kBlockBoxes];  // of the area that two boxes must share at least
   int32_t classes[kBlockBoxes];
   int64_t count;
   ChosenBlock* next;
