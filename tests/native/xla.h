@@ -110,7 +110,7 @@ struct Buffer {
 
 struct Attribute {
   std::string name;
-  std::variant<float, double, int64_t, std::string> value;
+  std::variant<float, double, int64_t, std::string, bool> value;
 };
 
 // What a program says to a handler. Attributes are sorted by name, as XLA has
@@ -192,7 +192,7 @@ inline Answer Invoke(XLA_FFI_Handler* handler, ThreadPool* pool, Frame frame) {
                           : XLA_FFI_ByteSpan{});
     constexpr XLA_FFI_DataType kTypes[] = {
         XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_S64,
-        XLA_FFI_DataType_INVALID};
+        XLA_FFI_DataType_INVALID, XLA_FFI_DataType_PRED};
     scalars.push_back({kTypes[attribute.value.index()],
                        std::visit([](auto& value) -> void* { return &value; },
                                   attribute.value)});
