@@ -70,12 +70,13 @@ def _choose(
 ) -> Array:
     """Of one group."""
     count = boxes.shape[0]
-    if count == 0 or max_outputs == 0:
+    known = isinstance(count, int)  # in an export it may be any
+    if (known and count == 0) or max_outputs == 0:
         return jnp.full(max_outputs, -1, jnp.int32)
     # Stable, so by index among equals.
     order = jnp.argsort(keys, stable=True, descending=True).astype(jnp.int32)
     total = (keys != _NEVER).sum(dtype=jnp.int32)
-    tile = min(_TILE, count)
+    tile = min(_TILE, count) if known else _TILE
     tiles = -(-count // tile)
     order = jnp.pad(order, (0, tiles * tile - count))
     # Room for a whole tile behind the last one chosen, in whole tiles.
@@ -156,6 +157,22 @@ def _example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
     return operands, {"max_outputs": (90,), "inclusive": True}
 
 
+# The CUDA kernel works off so many boxes at once: 256 bytes for each box.
+_ROWS = 2048
+
+
+def _workspace(boxes: Any, keys: Any, classes: Any, threshold: Any) -> list[Any]:
+    """The order of boxes; a bit for each, and for each with each of some rows."""
+    count = keys.shape[-1]
+    words = -(-count // 32)
+    rows = _ROWS
+    if isinstance(count, int):
+        rows = max(32, min(_ROWS, words * 32))
+    shapes = ((count,), (words,), (words, rows), ())
+    groups = threshold.shape
+    return [jax.core.ShapedArray((*groups, *shape), np.int32) for shape in shapes]
+
+
 NMS = lowering.register(
     Op(
         "nms",
@@ -165,6 +182,7 @@ NMS = lowering.register(
         dtypes=(np.int32,),
         attributes=lambda *, inclusive, **_: {"inclusive": inclusive},
         called=("boxes", "the indices"),
+        workspace=_workspace,
         example=_example,
     )
 )
