@@ -78,7 +78,7 @@ inline uint32_t SignBits(Vector<float, kVectorBytes / 4> vector) {
   return static_cast<uint32_t>(_mm_movemask_ps(vector));
 #else
   const auto bits =
-      reinterpret_cast<Vector<uint32_t, kVectorBytes / 4>>(vector);
+      reinterpret_cast<Vector<uint32_t, kVectorBytes / 4> >(vector);
   uint32_t signs = 0;
   for (int lane = 0; lane < kVectorBytes / 4; ++lane) {
     signs |= bits[lane] >> 31 << lane;

@@ -153,7 +153,8 @@ def _example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
     keys = rng.integers(-50, 50, (2, 300)).astype(np.int32)
     keys[:, ::9] = _NEVER
     classes = rng.integers(-1, 2, (2, 300)).astype(np.int32)
-    operands = (boxes.astype(np.float32), keys, classes, np.float32([0.25, 0.5]))
+    threshold = np.array([0.25, 0.5], np.float32)
+    operands = (boxes.astype(np.float32), keys, classes, threshold)
     return operands, {"max_outputs": (90,), "inclusive": True}
 
 

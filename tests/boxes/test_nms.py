@@ -33,6 +33,11 @@ def assert_greedy(got, want, max_outputs):
     np.testing.assert_array_equal(valid, np.arange(max_outputs) < len(want))
 
 
+# Each program is slow to compile for plain JAX; it meets the others nightly.
+plain_jax_nightly = pytest.mark.plain_jax_in_ci(implementation=())
+
+
+@plain_jax_nightly
 def test_by_hand(implementation):
     a = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10], [0, 0, 10, 10]])
     scores = np.array([0.1, 0.9, 0.5, 0.9])
@@ -53,15 +58,15 @@ def test_by_hand(implementation):
 def crowds(threshold):
     """Calls by arguments and options, and what they must give."""
     calls = []
-    for count, max_outputs in ((1, 3), (256, 20), (700, 300)):  # each is compiled
+    for count, max_outputs in ((1, 3), (256, 20)):  # each is compiled
         calls.append(((*crowded(count, count), threshold, max_outputs), {}))
     a, scores = crowded(700, 700)
-    for count in (0, 1, 255, 256, 257, 511, 513):
+    for count in (0, 1, 255, 256, 257, 511, 513, 700):
         valid = np.arange(700) < count
-        calls.append(((a, scores, threshold, 300), {"valid": valid}))
-        classes = np.arange(700) * 7 % (1 + count % 5) - 2
-        options = {"valid": valid, "classes": classes, "score_threshold": 7}
-        calls.append(((a, scores, threshold, 300), options))
+        for classes in (np.zeros(700, int), np.arange(700) * 7 % (1 + count % 5) - 2):
+            options = {"valid": valid, "classes": classes}
+            options["score_threshold"] = 7 if classes.any() else -INF
+            calls.append(((a, scores, threshold, 300), options))
     return [(*call, greedy(*call[0], **call[1])) for call in calls]
 
 
@@ -89,7 +94,7 @@ def odd_ones(inclusive):
     a[11:13] = [-3e38, 0, 3e38, 1e-30]
     a[13:15] -= np.float32(1e6)
     scores[:2] = [-0.0, 0.0]  # equal
-    masks = (None, r.random(300) < 0.7, np.zeros(300, bool))
+    masks = (np.ones(300, bool), r.random(300) < 0.7, np.zeros(300, bool))
     return (a, scores), [
         (mask, boxes_oracle.nms(a, scores, 0.5, 300, mask, inclusive=inclusive))
         for mask in masks
@@ -108,20 +113,20 @@ def test_what_is_not_chosen(implementation, inclusive):
 def of_any_size():
     """Sets of boxes along two axes of any lengths, touching, inverted, degenerate."""
     r = np.random.default_rng(5)
-    size = (60, 50, 2)
+    size = (40, 50, 2)
     low = r.choice([0, 1, 2, -3, 10, -1e6, 1e19, -2e19, -3.4e38, NAN], size)
     length = r.choice([0, 1, 2, 3, 7, -1, 1e6, 1e18, 3e19, 2e38, INF], size)
     # Lengths that do not make overlaps tie with the threshold.
     low, length = low * (1 + r.random(size) / 64), length * (1 + r.random(size) / 64)
     a = np.concatenate([low, low + length], axis=2)
-    copies = r.integers(0, 50, (60, 50))
+    copies = r.integers(0, 50, (40, 50))
     a = np.take_along_axis(a, copies[..., None], 1)
     with np.errstate(over="ignore"):
         a = a.astype(np.float32)
-    scores = r.choice([0, -0.0, 1, 2, 3, 1e38, NAN, INF, -INF], (60, 50))
+    scores = r.choice([0, -0.0, 1, 2, 3, 1e38, NAN, INF, -INF], (40, 50))
     scores = scores.astype(np.float32)
-    classes = r.integers(0, 3, (60, 50)) * r.integers(0, 2, (60, 1))
-    thresholds = r.choice(np.float32([0.1937, 0.4531, 0.7219, 0.0123]), 60)
+    classes = r.integers(0, 3, (40, 50)) * r.integers(0, 2, (40, 1))
+    thresholds = r.choice(np.float32([0.1937, 0.4531, 0.7219, 0.0123]), 40)
     operands = (a, scores, thresholds, classes.astype(np.int32))
     wanted = []
     for b, s, t, k in zip(*operands, strict=True):
@@ -131,7 +136,7 @@ def of_any_size():
 
 def test_boxes_of_any_size(implementation):
     operands, wanted = of_any_size()
-    assert sum(map(len, wanted)) > 500
+    assert sum(map(len, wanted)) > 400
     call = jax.vmap(lambda b, s, t, k: nms(b, s, t, 50, classes=k))
     for *got, want in zip(*jax.jit(call)(*operands), wanted, strict=True):
         assert_greedy(got, want, 50)
@@ -145,6 +150,7 @@ def test_subnormal_numbers_are_numbers(kernel_implementation):
     assert_greedy(nms(a, scores, 0.5, 4, classes=[1, 2, 3, 4]), [3, 1, 0, 2], 4)
 
 
+@plain_jax_nightly
 def test_by_class_is_the_union_of_all_classes(implementation):
     """Wherever boxes lie: classes are compared, and no box is moved."""
     a, scores = crowded(150, 3)
@@ -175,6 +181,7 @@ def test_classes_are_equal_or_not_in_every_dtype(kernels, dtype):
         assert_greedy(got, [0, 1], 3)
 
 
+@plain_jax_nightly
 def test_thresholds_are_rounded_as_comparing_in_double_does(implementation):
     """At a tie of the nearest float32, which lies above 0.3 and below 0.7."""
     for numerator, tenths, suppressed in ((3, 0.3, True), (7, 0.7, False)):
@@ -199,16 +206,16 @@ def test_with_enable_x64(lowered_to):
     """Results stay float32 and int32, and are the same."""
     a, scores = crowded(300, 1)
     with jax.enable_x64(True):
-        indices, some = nms(a, scores, 0.5, 100)
-        many, _ = jax.vmap(lambda b: nms(b, scores, 0.5, 100))(a[None])
-    assert (indices.dtype, many.dtype) == (jnp.int32, jnp.int32)
-    assert_greedy((indices, some), boxes_oracle.nms(a, scores, 0.5, 100), 100)
-    np.testing.assert_array_equal(many[0], indices)
+        indices, some = jax.vmap(lambda b: nms(b, scores, 0.5, 100))(a[None])
+    assert indices.dtype == jnp.int32
+    want = boxes_oracle.nms(a, scores, 0.5, 100)
+    assert_greedy((indices[0], some[0]), want, 100)
 
 
 def several(count, boxes):
     """Boxes, scores, thresholds and masks of some images; the last has no box."""
-    a, scores = map(np.stack, zip(*[crowded(boxes, s) for s in range(count)]))
+    some = [crowded(boxes, seed) for seed in range(count)]
+    a, scores = map(np.stack, zip(*some, strict=True))
     share = np.arange(count - 1, -1, -1)[:, None] / count
     valid = np.random.default_rng(0).random((count, boxes)) < share
     thresholds = np.linspace(0.3, 0.7, count, dtype=np.float32)
@@ -228,8 +235,10 @@ def of_each(b, s, t, v):
 def test_under_vmap_and_jit(implementation):
     operands = several(3, 200)
     assert_each(jax.jit(of_each)(*operands), operands, 30)
-    # Another axis, and operands that have none of their own.
-    a, scores, _, _ = operands
+
+
+def test_vmap_over_some_operands_and_any_axis(kernels):
+    a, scores, _, _ = several(3, 60)
     call = jax.vmap(lambda t: jax.vmap(lambda b, s: nms(b, s, t, 30), (1, None))(a, s0))
     s0, a = scores[0], np.moveaxis(a, 0, 1)
     indices, some = jax.jit(call)(np.float32([0.3, 0.7]))
@@ -244,7 +253,8 @@ def calls_of(function, *operands):
 
 
 def test_vmap_is_one_call(kernels):
-    a, scores, thresholds, valid = operands = several(3, 20)
+    operands = several(3, 20)
+    a, scores = operands[:2]
     assert calls_of(of_each, *operands) == 1
     twice = [x[None] for x in operands]
     assert calls_of(jax.vmap(of_each), *twice) == 1
@@ -280,7 +290,7 @@ def test_inside_shard_map_whichever_operand_varies(devices, varying):
     def call(*operands):
         b, s, k, v = (x[0] for x in operands)
         once = nms(b, s, 0.5, 40, classes=k, valid=v)
-        if varying[0] < 2:  # it has the first two
+        if varying in ((0,), (1,)):  # it has these two
             once += soft_nms(b, s, 0.5, 9)
         return jax.tree.map(lambda x: x[None], once)
 
@@ -292,6 +302,7 @@ def test_inside_shard_map_whichever_operand_varies(devices, varying):
         np.testing.assert_array_equal(x, jnp.concatenate([y, y]))
 
 
+@pytest.mark.plain_jax_in_ci(lowered_to=())
 def test_exported(lowered_to):
     """With any number of images and of boxes."""
     g, n = jax.export.symbolic_shape("g, n")
@@ -300,8 +311,8 @@ def test_exported(lowered_to):
         jax.jit(of_each), disabled_checks=jax_roipool.export_disabled_checks()
     )(*(jax.ShapeDtypeStruct(*x) for x in [*shapes, ((g, n), bool)]))
     again = jax.export.deserialize(exported.serialize())
-    for count, boxes in ((2, 70), (3, 33)):
-        operands = several(count, boxes)
+    for sizes in ((2, 70), (3, 33)):
+        operands = several(*sizes)
         assert_each(again.call(*operands), operands, 30)
 
 

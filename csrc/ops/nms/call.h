@@ -8,12 +8,12 @@
 namespace jax_roipool {
 
 struct NmsCall {
-  int64_t groups;   // each with boxes, a threshold and results of its own
-  int64_t boxes;    // of a group, below 2^31
-  int64_t outputs;  // of a group
-  bool inclusive;   // a side is x2 - x1 + 1
-  const float* corners;     // [groups, boxes, 4]
-  const int32_t* keys;      // [groups, boxes]: the greater goes first
+  int64_t groups;        // each with boxes, a threshold and results of its own
+  int64_t boxes;         // of a group, below 2^31
+  int64_t outputs;       // of a group
+  bool inclusive;        // a side is x2 - x1 + 1
+  const float* corners;  // [groups, boxes, 4]
+  const int32_t* keys;   // [groups, boxes]: the greater goes first
   const int32_t* classes;   // [groups, boxes]: equal ones suppress each other
   const float* thresholds;  // [groups]
   int32_t* indices;         // [groups, outputs]: the chosen, then -1

@@ -41,9 +41,9 @@ inline Sides<T> SidesOf(const Corners<T>& box, const Sides<T>& pixel) {
 inline Sides<Floats> SharedSides(const Corners<Floats>& a,
                                  const Corners<Floats>& b,
                                  const Sides<Floats>& pixel) {
-  return SidesOf<Floats>({Max(a.x1, b.x1), Max(a.y1, b.y1), Min(a.x2, b.x2),
-                          Min(a.y2, b.y2)},
-                         pixel);
+  return SidesOf<Floats>(
+      {Max(a.x1, b.x1), Max(a.y1, b.y1), Min(a.x2, b.x2), Min(a.y2, b.y2)},
+      pixel);
 }
 
 // 0 where a side is not above 0.
@@ -77,9 +77,9 @@ inline Floats OverlapOfAnySize(const Corners<Floats>& a,
   const Corners<Floats> short_a = {a.x1 * x, a.y1 * y, a.x2 * x, a.y2 * y};
   const Corners<Floats> short_b = {b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y};
   const Sides<Floats> of_pixel = {pixel.width * x, pixel.height * y};
-  return Overlap(short_a, short_b, of_pixel,
-                 Area(SidesOf(short_a, of_pixel)) +
-                     Area(SidesOf(short_b, of_pixel)));
+  return Overlap(
+      short_a, short_b, of_pixel,
+      Area(SidesOf(short_a, of_pixel)) + Area(SidesOf(short_b, of_pixel)));
 }
 
 class Chosen {
@@ -100,9 +100,8 @@ class Chosen {
   bool Add(const Corners<float>& box, int32_t class_) {
     const float pixel = pixel_.width[0];
     const Sides<float> sides = SidesOf<float>(box, {pixel, pixel});
-    const float area = sides.width > 0 && sides.height > 0
-                           ? sides.width * sides.height
-                           : 0.0f;
+    const float area =
+        sides.width > 0 && sides.height > 0 ? sides.width * sides.height : 0.0f;
     usual_ = usual_ && area < kLargeArea && !(area > 0 && area < kSmallArea);
     // Classes are mostly few, and near each other: by the golden ratio they
     // come apart.
@@ -158,8 +157,8 @@ class Chosen {
       const Floats overlap =
           kUsual ? Overlap(a, b, pixel_, Load<Floats>(block.area + i) + area)
                  : OverlapOfAnySize(a, b, pixel_);
-      const Ints suppressed = (overlap > threshold_) &
-                              (Load<Ints>(block.classes + i) == class_);
+      const Ints suppressed =
+          (overlap > threshold_) & (Load<Ints>(block.classes + i) == class_);
       const int64_t here = block.count - i;
       const uint32_t filled =
           here < kLanes ? (uint32_t{1} << here) - 1 : kAllLanes;

@@ -12,13 +12,12 @@ namespace {
 namespace ffi = ::xla::ffi;
 
 ffi::Error Nms(ffi::ThreadPool threads, Boxes boxes, Indices keys,
-               Indices classes, Thresholds thresholds, ffi::Result<Indices> indices,
-               bool inclusive) {
+               Indices classes, Thresholds thresholds,
+               ffi::Result<Indices> indices, bool inclusive) {
   return HandleNms(
       [&](const NmsCall& call) {
         const NmsPlan plan = PlanNms(call, NumThreads(threads));
-        return RunPlan(threads, plan, call,
-                       NmsKernelsFor(CurrentIsa()).choose);
+        return RunPlan(threads, plan, call, NmsKernelsFor(CurrentIsa()).choose);
       },
       boxes, keys, classes, thresholds, *indices, inclusive);
 }

@@ -31,11 +31,10 @@ NmsPlan PlanNms(const NmsCall& call, int64_t threads) {
   }
   // To sort a box takes as long as some elements of a map, to compare two
   // a tenth of one.
-  const double each =
-      16.0 + static_cast<double>(plan.most_chosen) / 10.0;
-  plan.helpers = HelpersFor(static_cast<double>(call.groups) *
-                                static_cast<double>(call.boxes) * each,
-                            call.groups, threads);
+  const double each = 16.0 + static_cast<double>(plan.most_chosen) / 10.0;
+  plan.helpers = HelpersFor(
+      static_cast<double>(call.groups) * static_cast<double>(call.boxes) * each,
+      call.groups, threads);
   return plan;
 }
 

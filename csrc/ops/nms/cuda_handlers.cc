@@ -18,8 +18,7 @@ std::string ReadNmsWorkspace(const NmsCall& call, Shape order, Shape removed,
   if (HasGroups(order, groups, 1) && HasGroups(removed, groups, 1) &&
       HasGroups(mask, groups, 2) && HasGroups(chosen, groups, 0) &&
       order.dims[groups.rank] == call.boxes &&
-      removed.dims[groups.rank] == words &&
-      mask.dims[groups.rank] == words) {
+      removed.dims[groups.rank] == words && mask.dims[groups.rank] == words) {
     *rows = mask.dims[groups.rank + 1];
     if (*rows > 0 && *rows % kWarp == 0) return "";
   }
@@ -29,10 +28,9 @@ std::string ReadNmsWorkspace(const NmsCall& call, Shape order, Shape removed,
 
 ffi::Error NmsOnDevice(Stream stream, Boxes boxes, Indices keys,
                        Indices classes, Thresholds thresholds,
-                       ffi::Result<Indices> indices,
-                       ffi::Result<Indices> order, ffi::Result<Indices> removed,
-                       ffi::Result<Indices> mask, ffi::Result<Indices> chosen,
-                       bool inclusive) {
+                       ffi::Result<Indices> indices, ffi::Result<Indices> order,
+                       ffi::Result<Indices> removed, ffi::Result<Indices> mask,
+                       ffi::Result<Indices> chosen, bool inclusive) {
   return HandleNms(
       [&](const NmsCall& call) {
         NmsWorkspace workspace{order->typed_data(), removed->typed_data(),

@@ -90,8 +90,7 @@ struct Columns {
 };
 
 // item = (group, kThreads rows, kColumns columns).
-__global__ void __launch_bounds__(kThreads)
-    CompareBoxes(const NmsArguments a) {
+__global__ void __launch_bounds__(kThreads) CompareBoxes(const NmsArguments a) {
   const int64_t row_parts = CeilDiv(a.row_end - a.row_begin, kThreads);
   const int64_t first_word = a.row_begin / kWarp;
   const int64_t column_parts = CeilDiv(a.words - first_word, kColumnWords);
@@ -161,8 +160,7 @@ __global__ void __launch_bounds__(kThreads) ChooseRows(const NmsArguments a) {
         const uint32_t removed = group.removed[word];
         const bool alive = (removed >> lane & 1) == 0 && row < a.row_end &&
                            group.keys[group.order[row]] != kNeverChosen;
-        const uint32_t mine =
-            alive ? mask[word * a.workspace.rows + lane] : 0;
+        const uint32_t mine = alive ? mask[word * a.workspace.rows + lane] : 0;
         uint32_t left = __ballot_sync(kAllLanes, alive);
         uint32_t kept = 0;
         int64_t count = chosen;

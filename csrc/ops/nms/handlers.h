@@ -32,9 +32,9 @@ inline std::string ReadNmsSizes(Shape boxes, Shape keys, Shape classes,
                                 NmsCall* call) {
   const auto last = [](Shape shape) { return shape.dims[shape.rank - 1]; };
   if (!HasGroups(boxes, thresholds, 2) || !HasGroups(keys, thresholds, 1) ||
-      !HasGroups(classes, thresholds, 1) || !HasGroups(indices, thresholds, 1) ||
-      last(boxes) != 4 || last(keys) != boxes.dims[boxes.rank - 2] ||
-      last(classes) != last(keys)) {
+      !HasGroups(classes, thresholds, 1) ||
+      !HasGroups(indices, thresholds, 1) || last(boxes) != 4 ||
+      last(keys) != boxes.dims[boxes.rank - 2] || last(classes) != last(keys)) {
     return "shapes disagree: boxes must be [*groups, boxes, 4], keys and "
            "classes [*groups, boxes], thresholds [*groups], indices [*groups, "
            "outputs]";

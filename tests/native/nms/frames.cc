@@ -47,9 +47,8 @@ void RunRight(ThreadPool* threads) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
     const NmsInput input = Input(seed, seed % 4 == 0);
     const SubnormalsKept to_compare;
-    const Answer answer =
-        Invoke(HandlerNamed("nms"), threads,
-               FrameOfNms(input, arrays.Place(input)));
+    const Answer answer = Invoke(HandlerNamed("nms"), threads,
+                                 FrameOfNms(input, arrays.Place(input)));
     if (answer.code != XLA_FFI_Error_Code_OK ||
         !arrays.Right(input, ExpectNms(input))) {
       Fail("nms, " + input.Describe() + ": " + answer.message);

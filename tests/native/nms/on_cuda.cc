@@ -24,13 +24,12 @@ bool Run(const NmsInput& input, const std::vector<int32_t>& expected) {
                        input.flush);
   }
   cuda_on_host::Seed(input.seed);
-  bool right = cuda::Nms(call,
-                         {workspace[0].as<int32_t>(),
-                          workspace[1].as<int32_t>(),
-                          workspace[2].as<int32_t>(),
-                          workspace[3].as<int32_t>(), rows},
-                         {}) == cuda::kSuccess &&
-               arrays->Right(input, expected);
+  bool right =
+      cuda::Nms(call,
+                {workspace[0].as<int32_t>(), workspace[1].as<int32_t>(),
+                 workspace[2].as<int32_t>(), workspace[3].as<int32_t>(), rows},
+                {}) == cuda::kSuccess &&
+      arrays->Right(input, expected);
   for (int i = 0; i < 4; ++i) right = right && workspace[i].AroundIsWhole();
   if (!right) std::fprintf(stderr, "CUDA, ");
   return right;

@@ -14,9 +14,9 @@ namespace jax_roipool::native {
 namespace {
 
 constexpr float kNumbers[] = {
-    0.0f,    -0.0f,    1.0f,     3.0f,     10.0f,   -5.0f,    1e6f,
-    -1e6f,   1e18f,    1.3e19f,  2e19f,    -1e19f,  0x1p60f,  0x1p61f,
-    0x1p63f, 3e38f,    -3e38f,   3.4e38f,  1e-20f,  1e-23f,   1e-38f,
+    0.0f,    -0.0f,    1.0f,     3.0f,     10.0f,    -5.0f,    1e6f,
+    -1e6f,   1e18f,    1.3e19f,  2e19f,    -1e19f,   0x1p60f,  0x1p61f,
+    0x1p63f, 3e38f,    -3e38f,   3.4e38f,  1e-20f,   1e-23f,   1e-38f,
     1e-45f,  0x1p-50f, 0x1p-49f, 0x1p-51f, 1.5e-15f, INFINITY, NAN};
 
 float Number(Reader* bytes, uint8_t kind) {
@@ -75,23 +75,21 @@ NmsInput MakeNmsInput(Reader* bytes) {
                                  INT32_MAX};
     constexpr int32_t kClasses[] = {INT32_MIN, -1, 0, 1, 2, INT32_MAX};
     const uint64_t drawn = random.Next();
-    input.keys.push_back(keys % 2 == 0
-                             ? kKeys[drawn % std::size(kKeys)]
-                             : static_cast<int32_t>(drawn >> 8));
-    input.classes.push_back(
-        classes % 4 < 2 ? 0
-        : classes % 4 == 2
-            ? kClasses[(drawn >> 40) % std::size(kClasses)]
-            : static_cast<int32_t>(drawn >> 40) % 300);
+    input.keys.push_back(keys % 2 == 0 ? kKeys[drawn % std::size(kKeys)]
+                                       : static_cast<int32_t>(drawn >> 8));
+    input.classes.push_back(classes % 4 < 2 ? 0
+                            : classes % 4 == 2
+                                ? kClasses[(drawn >> 40) % std::size(kClasses)]
+                                : static_cast<int32_t>(drawn >> 40) % 300);
     bool finite = true;
     for (const float corner : box) finite = finite && std::isfinite(corner);
     if (!finite && (keys & 4) == 0) input.keys.back() = kNeverChosen;
-    input.hostile = input.hostile ||
-                    (!finite && input.keys.back() != kNeverChosen);
+    input.hostile =
+        input.hostile || (!finite && input.keys.back() != kNeverChosen);
   }
   for (int64_t group = 0; group < input.groups; ++group) {
     constexpr float kThresholds[] = {
-        0.0f,  -0.0f, 0.5f, 0.25f,   1.0f / 3, 2.0f / 3, 0.3f,     0.7f, 1.0f,
+        0.0f,  -0.0f, 0.5f,  0.25f,  1.0f / 3, 2.0f / 3, 0.3f,     0.7f, 1.0f,
         1e-7f, 1e-6f, -1.0f, 1e-30f, 2.0f,     1e30f,    INFINITY, NAN};
     input.thresholds.push_back(bytes->Of(kThresholds));
   }
@@ -123,14 +121,10 @@ NmsCall NmsArrays::Place(const NmsInput& input) {
   place(input.thresholds, &thresholds_);
   indices_.Place(static_cast<size_t>(input.groups * input.outputs * 4),
                  input.flush);
-  return {input.groups,
-          input.boxes,
-          input.outputs,
-          input.inclusive,
-          corners_.as<float>(),
-          keys_.as<int32_t>(),
-          classes_.as<int32_t>(),
-          thresholds_.as<float>(),
+  return {input.groups,           input.boxes,
+          input.outputs,          input.inclusive,
+          corners_.as<float>(),   keys_.as<int32_t>(),
+          classes_.as<int32_t>(), thresholds_.as<float>(),
           indices_.as<int32_t>()};
 }
 
