@@ -207,7 +207,10 @@ def _check_candidates(boxes: Any, scores: Any, classes: Any, valid: Any) -> Any:
             )
     if isinstance(arrays[2], np.ndarray) and arrays[2].dtype.itemsize > 2:
         # Equal stays equal, and JAX without 64-bit types wraps nothing around.
-        arrays[2] = np.unique(arrays[2], return_inverse=True)[1].astype(np.int32)
+        narrow = arrays[2].astype(np.int32)
+        if not np.array_equal(narrow, arrays[2]):
+            narrow = np.unique(arrays[2], return_inverse=True)[1].astype(np.int32)
+        arrays[2] = narrow
     return arrays
 
 

