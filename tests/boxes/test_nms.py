@@ -170,6 +170,20 @@ def test_by_class_is_the_union_of_all_classes(implementation):
     assert together[some].tolist() == apart
 
 
+@plain_jax_nightly
+def test_one_float_above_the_threshold_is_above_it(implementation):
+    """And equal is not: no product instead of the quotient."""
+    r = np.random.default_rng(0)
+    whole = r.integers(2, 4000, 400)
+    part = np.maximum(whole * r.random(400), 1).astype(int)
+    a = np.zeros((400, 2, 4), np.float32)
+    a[:, 0, 2], a[:, 1, 2], a[..., 3] = whole, part, r.integers(1, 9, (400, 1))
+    overlap = np.float32(part) / np.float32(whole)
+    call = jax.jit(jax.vmap(lambda b, t: nms(b, np.float32([2, 1]), t, 2)[1].sum()))
+    assert (call(a, overlap) == 2).all()
+    assert (call(a, np.nextafter(overlap, np.float32(0))) == 1).all()
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint32, np.int64, np.uint64])
 def test_classes_are_equal_or_not_in_every_dtype(kernels, dtype):
     a, scores = np.float32([[0, 0, 9, 9]] * 3), np.float32([3, 2, 1])
