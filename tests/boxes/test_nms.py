@@ -174,10 +174,10 @@ def test_by_class_is_the_union_of_all_classes(implementation):
 def test_one_float_above_the_threshold_is_above_it(implementation):
     """And equal is not: no product instead of the quotient."""
     r = np.random.default_rng(0)
-    whole = r.integers(2, 4000, 400)
-    part = np.maximum(whole * r.random(400), 1).astype(int)
-    a = np.zeros((400, 2, 4), np.float32)
-    a[:, 0, 2], a[:, 1, 2], a[..., 3] = whole, part, r.integers(1, 9, (400, 1))
+    whole = r.integers(2, 4000, 100)
+    part = np.maximum(whole * r.random(100), 1).astype(int)
+    a = np.zeros((100, 2, 4), np.float32)
+    a[:, 0, 2], a[:, 1, 2], a[..., 3] = whole, part, r.integers(1, 9, (100, 1))
     overlap = np.float32(part) / np.float32(whole)
     call = jax.jit(jax.vmap(lambda b, t: nms(b, np.float32([2, 1]), t, 2)[1].sum()))
     assert (call(a, overlap) == 2).all()
@@ -398,11 +398,12 @@ def test_soft(method, by_class):
     want = boxes_oracle.soft_nms(a, scores, 0.3, 50, method, 0.5, least, classes)
     assert 10 < len(want) < 50
     options = dict(method=method, min_score=least, classes=classes)
-    for call in (soft_nms, jax.jit(soft_nms, static_argnums=(2, 3))):
-        if call is soft_nms:
-            got = soft_nms(a, scores, 0.3, 50, **options)
-        else:
-            got = jax.jit(lambda b, s: soft_nms(b, s, 0.3, 50, **options))(a, scores)
+
+    def call(b, s):
+        return soft_nms(b, s, 0.3, 50, **options)
+
+    for function in (call,) if by_class else (call, jax.jit(call)):
+        got = function(a, scores)
         indices, found, valid = map(np.asarray, got)
         assert valid.sum() == len(want)
         assert indices[valid].tolist() == [i for i, _ in want]
