@@ -72,7 +72,8 @@ def _lower_bare(function: Callable[..., Any], op: Op) -> Callable[..., Any]:
 
 def _attributes(op: Op, params: dict[str, Any]) -> dict[str, Any]:
     """The attributes of an op's custom call. Kernels read sizes off their buffers."""
-    return {**op.attributes(**params), "layout": params["layout"]}
+    layout = {"layout": params["layout"]} if "layout" in params else {}
+    return {**op.attributes(**params), **layout}
 
 
 def runs_kernel(op: Op, backend: backends.Backend) -> bool:

@@ -82,7 +82,7 @@ class _Call:
         bins: tuple[int, int],
         params: dict[str, Any],
     ) -> "_Call":
-        boxes = boxes.reshape(len(rois), 4)
+        boxes = boxes.reshape(rois.count, 4)
         some = rois.some & jnp.isfinite(boxes).all(axis=-1)
         boxes = jnp.where(some[:, None], boxes, 0)
         rois = dataclasses.replace(rois, some=some)
@@ -104,7 +104,7 @@ class _Call:
         more is left out, for x1, y1, x2 and y2.
         """
         rows, columns, rois = self.rows, self.columns, self.rois
-        directions = [x.reshape(len(rois), 4, 1) for x in directions]
+        directions = [x.reshape(rois.count, 4, 1) for x in directions]
         begin = rois.choose(self.pyramid.begin)
         width = rois.choose([width for _, width in self.pyramid.sizes])
         begin, width = (x[:, None, None] if jnp.ndim(x) else x for x in (begin, width))
@@ -205,7 +205,7 @@ def _spread(
         levels = len(pyramid.sizes)
         rois = plain.FlatRois.of(image_index, level, group_shape, images, levels)
         call = _Call.of(make, boxes, rois, pyramid, (bins[0], bins[1]), params)
-        flat = cotangent.reshape(len(rois), *bins, channels).astype(sums.dtype)
+        flat = cotangent.reshape(rois.count, *bins, channels).astype(sums.dtype)
 
         def add(sums: Array, where: Any, weights: Any) -> Array:
             return sums.at[where].add(_weighed(flat, weights[0]), mode="drop")
@@ -231,7 +231,7 @@ def _box_gradient(
     if not plain.has_zero(flat.shape) and not plain.has_zero(image_index.shape):
         rois = plain.FlatRois.of(image_index, level, group_shape, images, len(maps))
         call = _Call.of(make, boxes, rois, pyramid, (bins[0], bins[1]), params)
-        pulled = cotangent.reshape(len(rois), *bins, channels).astype(wide)
+        pulled = cotangent.reshape(rois.count, *bins, channels).astype(wide)
 
         def add(sums: Any, where: Any, weights: Any) -> Any:
             cells = flat.at[where].get(mode="clip").astype(wide)

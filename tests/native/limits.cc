@@ -16,6 +16,7 @@
 #include "cpu/scratch.h"
 #include "frames.h"
 #include "ops/argmax/cpu_plans.h"
+#include "ops/bands/cpu_plans.h"
 #include "ops/max/cpu_plan.h"
 #include "sizes.h"
 
@@ -216,6 +217,142 @@ void PoolManyRois(cpu::Isa isa, Layout layout) {
   }
 }
 
+// --- The ops that apply bands
+
+BandsCall BandsOf(const Sizes& p, const int32_t* image_index, BandKind kind,
+                  const float* boxes) {
+  BandsCall call{};
+  static_cast<RoiCall&>(call) = RoisOf(p, image_index);
+  call.kind = kind;
+  call.rows = call.columns = {1, false};
+  call.scales[0] = {1, 1};
+  call.boxes = boxes;
+  return call;
+}
+
+// Means of the last four cells of a map of 2.7 * 10^9 numbers, the transpose,
+// and how a sample there moves.
+void ApplyBandsToLargeMap(cpu::Isa isa, Layout layout) {
+  constexpr int64_t kSide = 30000, kChannels = 3;
+  const Sizes p(layout, Element::kFloat32, 1, 1, kSide, kSide, kChannels, 1, 1,
+                1);
+  const auto& kernels = cpu::BandsKernelsFor(isa);
+  const Sparse<float> map(p.map_numbers()), gradient(p.map_numbers());
+  const int32_t image = 0;
+  const float box[] = {kSide - 2, kSide - 2, kSide - 1, kSide - 1};
+  const int64_t last = kSide * kSide - 1;
+  for (int64_t c = 0; c < kChannels; ++c) {
+    map[Place(p.maps, last - 1, c)] = static_cast<float>(8 * (c + 1));
+  }
+  float pooled[kChannels] = {}, cotangent[kChannels] = {4, 8, 12};
+  const BandsApplyCall apply{
+      BandsOf(p, &image, BandKind::kMean, box), {map.data()}, pooled};
+  const auto of_apply = cpu::PlanBandsApply(apply, kernels, 1);
+  RunUnit(of_apply, of_apply.Planned(apply), of_apply.units.at(0),
+          kernels.apply[kElement]);
+  const BandsTransposeCall transpose{
+      BandsOf(p, &image, BandKind::kMean, box), cotangent, {gradient.data()}};
+  const auto of_transpose = cpu::PlanBandsTranspose(transpose, kernels, 1);
+  for (const cpu::BandsTransposeUnit& unit : of_transpose.units) {
+    if (unit.row_end < kSide - 1) continue;
+    RunUnit(of_transpose, of_transpose.Planned(transpose), unit,
+            kernels.transpose[kElement]);
+  }
+  for (int64_t c = 0; c < kChannels; ++c) {
+    const auto value = static_cast<float>(c + 1);
+    Demand(pooled[c] == 2 * value, "bands of a large map", isa, layout);
+    for (const int64_t cell :
+         {last, last - 1, last - kSide, last - kSide - 1}) {
+      Demand(gradient[Place(p.maps, cell, c)] == value,
+             "gradient of a large map", isa, layout);
+    }
+  }
+  // One sample at the last cell but one, both ways.
+  const float around[] = {kSide - 3, kSide - 3, kSide - 1, kSide - 1};
+  const float ones[kChannels] = {1, 1, 1};
+  float slopes[4] = {};
+  const BandsBoxGradientCall of_box{
+      BandsOf(p, &image, BandKind::kAlign, around), {map.data()}, ones, slopes};
+  const auto of_slopes = cpu::PlanBandsBoxGradient(of_box, kernels, 1);
+  RunUnit(of_slopes, of_slopes.Planned(of_box), of_slopes.units.at(0),
+          kernels.box_gradient[kElement]);
+  Demand(slopes[0] == 0 && slopes[1] == 24 && slopes[2] == 0 && slopes[3] == 24,
+         "boxes on a large map", isa, layout);
+}
+
+// The last of many maps: 4.3 * 10^9 numbers in all.
+void ApplyBandsAmongManyMaps(cpu::Isa isa, Layout layout) {
+  const Sizes p(layout, Element::kFloat32, 16, 256, 64, 64, 256, 1, 1, 1);
+  const auto& kernels = cpu::BandsKernelsFor(isa);
+  const int64_t maps = p.maps.count(), channels = p.maps.channels;
+  const Sparse<float> map(p.map_numbers());
+  std::vector<float> boxes, pooled(p.pooled_numbers(), -1);
+  const std::vector<float> cotangent(p.pooled_numbers(), 4);
+  std::vector<int32_t> image(p.rois.count(), -1);
+  image.back() = static_cast<int32_t>(p.maps.images - 1);
+  for (int64_t group = 0; group < p.maps.groups; ++group) {
+    boxes.insert(boxes.end(), {62, 62, 63, 63});
+  }
+  const int64_t first = (maps - 1) * p.maps.map_size(), cell = p.cells() - 1;
+  for (int64_t c = 0; c < channels; ++c) {
+    map[first + Place(p.maps, cell, c)] = static_cast<float>(4 * (c + 1));
+  }
+  const BandsCall bands =
+      BandsOf(p, image.data(), BandKind::kMean, boxes.data());
+  const BandsApplyCall apply{bands, {map.data()}, pooled.data()};
+  const auto of_apply = cpu::PlanBandsApply(apply, kernels, 1);
+  for (const cpu::BandsUnit& unit : of_apply.units) {
+    RunUnit(of_apply, of_apply.Planned(apply), unit, kernels.apply[kElement]);
+  }
+  const BandsTransposeCall transpose{bands, cotangent.data(), {map.data()}};
+  const auto of_transpose = cpu::PlanBandsTranspose(transpose, kernels, 1);
+  for (const cpu::BandsTransposeUnit& unit : of_transpose.units) {
+    if (unit.map != maps - 1) continue;
+    RunUnit(of_transpose, of_transpose.Planned(transpose), unit,
+            kernels.transpose[kElement]);
+  }
+  const int64_t last_roi = (p.rois.count() - 1) * channels;
+  for (int64_t c = 0; c < channels; ++c) {
+    Demand(pooled[last_roi + c] == static_cast<float>(c + 1) && pooled[c] == 0,
+           "bands of many maps", isa, layout);
+    Demand(map[first + Place(p.maps, cell, c)] == 1 &&
+               map[first + Place(p.maps, 0, c)] == 0,
+           "bands' gradients of many maps", isa, layout);
+  }
+}
+
+// The last of many RoIs: 4.3 * 10^9 results.
+void ApplyBandsOfManyRois(cpu::Isa isa, Layout layout) {
+  const Sizes p(layout, Element::kFloat32, 1, 1, 4, 4, 64, int64_t{1} << 18, 16,
+                16);
+  const auto& kernels = cpu::BandsKernelsFor(isa);
+  const int64_t rois = p.rois.count();
+  const Sparse<float> pooled(p.pooled_numbers());
+  const std::vector<float> map(p.map_numbers(), 1);
+  std::vector<float> boxes(4 * rois, 0);
+  std::vector<int32_t> image(rois, -1);
+  image.back() = 0;
+  boxes[4 * rois - 2] = boxes[4 * rois - 1] = 3;
+  const BandsApplyCall apply{
+      BandsOf(p, image.data(), BandKind::kMean, boxes.data()),
+      {map.data()},
+      pooled.data()};
+  const auto plan = cpu::PlanBandsApply(apply, kernels, 1 << 12);
+  for (cpu::BandsUnit unit : plan.units) {
+    for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
+      if (plan.rois.order[i] != rois - 1) continue;
+      unit.roi_begin = i;
+      unit.roi_end = i + 1;
+      RunUnit(plan, plan.Planned(apply), unit, kernels.apply[kElement]);
+      break;
+    }
+  }
+  const int64_t begin = (rois - 1) * p.bins.size();
+  for (int64_t i = begin; i < begin + p.bins.size(); ++i) {
+    Demand(pooled[i] == 1, "bands of many RoIs", isa, layout);
+  }
+}
+
 }  // namespace
 
 int RunLimits() {
@@ -224,6 +361,9 @@ int RunLimits() {
       PoolFromLargeMap(isa, layout);
       PoolAndScatterAmongManyMaps(isa, layout);
       PoolManyRois(isa, layout);
+      ApplyBandsToLargeMap(isa, layout);
+      ApplyBandsAmongManyMaps(isa, layout);
+      ApplyBandsOfManyRois(isa, layout);
     }
   }
   std::printf("limits: right past 2^31 elements\n");

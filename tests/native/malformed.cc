@@ -22,19 +22,10 @@ namespace {
 
 int64_t refusals = 0;
 
-// The handler must refuse `frame`, in words.
 void DemandRefusal(
     const Op& op, const Frame& frame, const std::string& what,
     XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT) {
-  ++refusals;
-  ThreadPool threads(0);
-  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
-  const bool worded = code == XLA_FFI_Error_Code_INVALID_ARGUMENT ||
-                      answer.message.find("no memory for") != std::string::npos;
-  if (answer.code != code || answer.message.empty() || !worded) {
-    Fail(std::string(op.name) + ", " + what + ": answered " +
-         std::to_string(answer.code) + ", " + answer.message);
-  }
+  native::DemandRefusal(op.name, frame, what, code);
 }
 
 decltype(Attribute::value)& ValueOf(const std::string& name, Frame* frame) {
@@ -350,7 +341,7 @@ void DemandNothingForEmptyMaps(const Op& op) {
   Frame frame = FrameOf(call, op, &arrays);
   frame.operands[0].dims = {2, (int64_t{1} << 31) - 1, 0, 5, 3};
   ThreadPool threads(0);
-  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
+  const Answer answer = Invoke(HandlerNamed(op.name), &threads, frame);
   const int64_t numbers = call.sizes.pooled_numbers();
   const std::vector<double> zeros(numbers, 0);
   if (answer.code != XLA_FFI_Error_Code_OK ||
@@ -393,6 +384,19 @@ void DemandTooManyBins(const Op& op) {
 
 }  // namespace
 
+void DemandRefusal(const char* op, const Frame& frame, const std::string& what,
+                   XLA_FFI_Error_Code code) {
+  ++refusals;
+  ThreadPool threads(0);
+  const Answer answer = Invoke(HandlerNamed(op), &threads, frame);
+  const bool worded = code == XLA_FFI_Error_Code_INVALID_ARGUMENT ||
+                      answer.message.find("no memory for") != std::string::npos;
+  if (answer.code != code || answer.message.empty() || !worded) {
+    Fail(std::string(op) + ", " + what + ": answered " +
+         std::to_string(answer.code) + ", " + answer.message);
+  }
+}
+
 int RunMalformed() {
   for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
     const Call call = SmallCall(layout);
@@ -407,6 +411,7 @@ int RunMalformed() {
       MalformPyramid(op, layout);
     }
   }
+  for (const Framed& op : Registered<Framed>::All()) op.run_malformed();
   DemandDivisions();
   DemandLevels();
   if (cpu::SetIsa("sse5") || cpu::SetIsa("")) Fail("no such instruction set");
@@ -425,6 +430,7 @@ int RunMemory() {
     DemandTooManyRois(op);
     DemandTooManyBins(op);
   }
+  for (const Framed& op : Registered<Framed>::All()) op.run_without_memory();
   std::printf("memory: refused\n");
   return 0;
 }

@@ -37,23 +37,21 @@ void ApplyChannelsLast(const PlannedBands<BandsApplyCall>& call,
                        typename L::Number* columns,
                        typename L::Storage* pooled) {
   const int64_t channels = call.maps.channels;
-  ForEachBlock<L, kMaxVectors>(
-      unit.channel_begin, unit.channel_end, [&](auto block, int64_t first) {
-        auto* target = pooled + first;
-        for (int64_t p = 0; p < call.bins.height; ++p) {
-          const Range& row = bands.rows.bins[p];
-          CombineRows<L>(block, bands, row, map + first, width * channels,
-                         channels, columns);
+  for (int64_t p = 0; p < call.bins.height; ++p) {
+    auto* of_row = pooled + p * call.bins.width * channels;
+    ForEachBlock<L, kMaxVectors>(
+        unit.channel_begin, unit.channel_end, [&](auto block, int64_t first) {
+          CombineRows<L>(block, bands, bands.rows.bins[p], map + first,
+                         width * channels, channels, columns);
           for (int64_t q = 0; q < call.bins.width; ++q) {
             CombineColumns<L, block.kVectorCount>(
                 bands, bands.columns.bins[q], columns,
                 [&](int v, typename L::V numbers) {
-                  block.Store(numbers, v, target);
+                  block.Store(numbers, v, of_row + q * channels + first);
                 });
-            target += channels;
           }
-        }
-      });
+        });
+  }
 }
 
 template <class L>

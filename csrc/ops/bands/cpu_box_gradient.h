@@ -4,6 +4,7 @@
 #define JAX_ROIPOOL_CSRC_OPS_BANDS_CPU_BOX_GRADIENT_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "core/sizes.h"
 #include "ops/bands/cpu_kernels.h"
@@ -12,6 +13,9 @@
 namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
 namespace {
 
+// Vectors of channels that are done together; each has kSlopes sums.
+constexpr int kSlopeVectors = kMaxVectors / 2;
+
 // Of x1, y1, x2, y2: which weights of a row of bins are combined, and which of
 // its columns. One of the two is a derivative.
 struct Slope {
@@ -19,55 +23,63 @@ struct Slope {
 };
 constexpr Slope kSlopesOfBox[] = {{0, 1}, {1, 0}, {0, 2}, {2, 0}};
 
-// Which weights of a bin are not 0 in all of its entries, a bit for each.
-template <class Entry>
-inline unsigned WeightsOf(const Entry* entries, const Range& bin) {
+// Which weights of a row of bins are not 0 in all of its entries, a bit for
+// each.
+template <class L>
+inline unsigned WeightsOf(const BandsFor<L, kSlopes>& bands, const Range& row) {
   unsigned some = 0;
-  for (int32_t e = bin.begin; e < bin.end; ++e) {
+  for (int32_t e = row.begin; e < row.end; ++e) {
     for (int k = 0; k < kSlopes; ++k) {
-      some |= static_cast<unsigned>(entries[e].weights[k] != 0) << k;
+      some |= (bands.rows.entries[e].weights[k] != 0 ? 1u : 0u) << k;
     }
   }
   return some;
 }
 
-// sums[corner] += cotangent * slope over a row of bins. load(bin, v) gives a
-// bin's cotangent, which is not looked at where there is no slope.
+// products[entry][weight] += cotangent * column, over the channels of a block
+// and for every entry of the bins of a row. load(bin, v) gives a cotangent.
 template <class L, int kVectors, class LoadBin>
-inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const Range& row,
-                      int64_t num_bins, const LoadBin& load,
-                      const typename L::Number* columns, double* sums) {
+inline void AddProducts(const BandsFor<L, kSlopes>& bands, unsigned of_row,
+                        int64_t num_bins, const LoadBin& load,
+                        const typename L::Number* columns,
+                        typename L::Number* products) {
   using V = typename L::V;
-  V totals[4] = {};
-  const unsigned of_row = WeightsOf(bands.rows.entries, row);
   for (int64_t q = 0; q < num_bins; ++q) {
     const Range& column = bands.columns.bins[q];
     if (column.begin == column.end) continue;
-    const unsigned of_column = WeightsOf(bands.columns.entries, column);
-    V slopes[4][kVectors] = {};
+    V cotangent[kVectors];
+    for (int v = 0; v < kVectors; ++v) cotangent[v] = load(q, v);
     for (int32_t e = column.begin; e < column.end; ++e) {
-      const auto& entry = bands.columns.entries[e];
-      const auto* at =
-          columns + entry.at * (int64_t{kSlopes} * kVectors * L::kCount);
-      for (int corner = 0; corner < 4; ++corner) {
-        const Slope slope = kSlopesOfBox[corner];
-        const auto weight = entry.weights[slope.column];
-        if (weight == 0) continue;
+      const auto* at = columns + bands.columns.entries[e].at *
+                                     (int64_t{kSlopes} * kVectors * L::kCount);
+      for (int k = 0; k < kSlopes; ++k, at += kVectors * L::kCount) {
+        if ((of_row >> k & 1) == 0) continue;
+        auto* product = products + (e * kSlopes + k) * L::kCount;
+        V sum = Load<V>(product);
         for (int v = 0; v < kVectors; ++v) {
-          const auto* numbers = at + (slope.row * kVectors + v) * L::kCount;
-          slopes[corner][v] += Load<V>(numbers) * weight;
+          sum += cotangent[v] * Load<V>(at + v * L::kCount);
         }
+        Store(sum, product);
       }
     }
-    for (int v = 0; v < kVectors; ++v) {
-      const V cotangent = load(q, v);
-      for (int corner = 0; corner < 4; ++corner) {
-        const Slope slope = kSlopesOfBox[corner];
-        if ((of_row >> slope.row & of_column >> slope.column & 1) == 0) {
-          continue;
-        }
-        totals[corner] += cotangent * slopes[corner][v];
-      }
+  }
+}
+
+// sums[corner] += the products of a row of bins, weighted; where a weight is 0
+// there is no term, whatever the cotangent.
+template <class L>
+inline void AddSlopes(const BandsFor<L, kSlopes>& bands, unsigned of_row,
+                      int64_t num_bins, const typename L::Number* products,
+                      double* sums) {
+  using V = typename L::V;
+  V totals[4] = {};
+  for (int32_t e = 0; e < bands.columns.bins[num_bins - 1].end; ++e) {
+    for (int corner = 0; corner < 4; ++corner) {
+      const Slope slope = kSlopesOfBox[corner];
+      const auto weight = bands.columns.entries[e].weights[slope.column];
+      if (weight == 0 || (of_row >> slope.row & 1) == 0) continue;
+      totals[corner] +=
+          Load<V>(products + (e * kSlopes + slope.row) * L::kCount) * weight;
     }
   }
   for (int corner = 0; corner < 4; ++corner) {
@@ -78,26 +90,38 @@ inline void AddSlopes(const BandsFor<L, kSlopes>& bands, const Range& row,
 }
 
 template <class L>
+inline void ClearProducts(const BandsFor<L, kSlopes>& bands, int64_t num_bins,
+                          typename L::Number* products) {
+  std::memset(products, 0,
+              bands.columns.bins[num_bins - 1].end * kSlopes * kVectorBytes);
+}
+
+template <class L>
 void AddChannelsLast(const BandsBoxGradientCall& call,
                      const BandsFor<L, kSlopes>& bands,
                      const typename L::Storage* map, int64_t width,
                      const typename L::Storage* cotangent,
-                     typename L::Number* columns, double* sums) {
-  const int64_t channels = call.maps.channels;
-  constexpr int kVectors = kMaxVectors / 4;  // each has four sums
-  ForEachBlock<L, kVectors>(0, channels, [&](auto block, int64_t first) {
-    for (int64_t p = 0; p < call.bins.height; ++p) {
-      const Range& row = bands.rows.bins[p];
-      if (row.begin == row.end) continue;
+                     typename L::Number* columns, typename L::Number* products,
+                     double* sums) {
+  const int64_t channels = call.maps.channels, num_bins = call.bins.width;
+  for (int64_t p = 0; p < call.bins.height; ++p) {
+    const Range& row = bands.rows.bins[p];
+    if (row.begin == row.end) continue;
+    const unsigned of_row = WeightsOf<L>(bands, row);
+    const auto* cotangents = cotangent + p * num_bins * channels;
+    ClearProducts<L>(bands, num_bins, products);
+    ForEachBlock<L, kSlopeVectors>(0, channels, [&](auto block, int64_t first) {
       CombineRows<L, kSlopes>(block, bands, row, map + first, width * channels,
                               channels, columns);
-      const auto* from = cotangent + p * call.bins.width * channels + first;
-      AddSlopes<L, block.kVectorCount>(
-          bands, row, call.bins.width,
-          [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
-          columns, sums);
-    }
-  });
+      AddProducts<L, block.kVectorCount>(
+          bands, of_row, num_bins,
+          [&](int64_t q, int v) {
+            return block.Load(cotangents + q * channels + first, v);
+          },
+          columns, products);
+    });
+    AddSlopes<L>(bands, of_row, num_bins, products, sums);
+  }
 }
 
 template <class L>
@@ -107,9 +131,10 @@ void AddChannelsFirst(const BandsBoxGradientCall& call,
                       const typename L::Storage* end, const Level& level,
                       const typename L::Storage* cotangent,
                       typename L::Number* columns, typename L::Number* tile,
-                      double* sums) {
+                      typename L::Number* products, double* sums) {
   constexpr int64_t kSide = L::kCount;
   const int64_t bins = call.bins.count(), channels = call.maps.channels;
+  const int64_t num_bins = call.bins.width;
   for (int64_t c = 0; c < channels; c += kSide) {
     const int64_t count = c + kSide < channels ? kSide : channels - c;
     const MapPlanes<L> planes{map + c * level.cells(), end, level.cells(),
@@ -118,14 +143,16 @@ void AddChannelsFirst(const BandsBoxGradientCall& call,
     for (int64_t p = 0; p < call.bins.height; ++p) {
       const Range& row = bands.rows.bins[p];
       if (row.begin == row.end) continue;
+      const unsigned of_row = WeightsOf<L>(bands, row);
+      ClearProducts<L>(bands, num_bins, products);
       CombineRows<L, kSlopes>(planes, bands, row, columns);
-      AddSlopes<L, 1>(
-          bands, row, call.bins.width,
+      AddProducts<L, 1>(
+          bands, of_row, num_bins,
           [&](int64_t q, int) {
-            return Load<typename L::V>(tile +
-                                       (p * call.bins.width + q) * kSide);
+            return Load<typename L::V>(tile + (p * num_bins + q) * kSide);
           },
-          columns, sums);
+          columns, products);
+      AddSlopes<L>(bands, of_row, num_bins, products, sums);
     }
   }
 }
@@ -140,6 +167,7 @@ void BoxGradient(const PlannedBands<BandsBoxGradientCall>& call,
   auto bands = BandsIn<L>(scratch);
   auto* columns = static_cast<typename L::Number*>(scratch.columns);
   auto* tile = static_cast<typename L::Number*>(scratch.tile);
+  auto* products = static_cast<typename L::Number*>(scratch.products);
   for (int64_t i = unit.roi_begin; i < unit.roi_end; ++i) {
     const int64_t roi = call.order[i];
     double sums[4] = {};
@@ -154,11 +182,11 @@ void BoxGradient(const PlannedBands<BandsBoxGradientCall>& call,
         // All of it is 0.
       } else if (call.maps.layout == Layout::kNHWC) {
         AddChannelsLast<L>(call, bands, map, level.width, cotangent, columns,
-                           sums);
+                           products, sums);
       } else {
         AddChannelsFirst<L>(call, bands, map,
                             map + call.maps.map_size(at.level), level,
-                            cotangent, columns, tile, sums);
+                            cotangent, columns, tile, products, sums);
       }
     }
     for (int corner = 0; corner < 4; ++corner) {

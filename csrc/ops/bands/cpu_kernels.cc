@@ -15,6 +15,7 @@ namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
 extern const BandsKernels kBandsKernels = {
     kVectorBytes,
     kMaxVectors * kVectorBytes,
+    kSlopes * kSlopeVectors * kVectorBytes,
     {Apply<Element::kFloat16>, Apply<Element::kBFloat16>,
      Apply<Element::kFloat32>, Apply<Element::kFloat64>},
     {Spread<Element::kFloat16>, Spread<Element::kBFloat16>,

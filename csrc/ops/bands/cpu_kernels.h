@@ -18,9 +18,10 @@ template <int kWeights>
 struct BandsScratch {
   RoiBands<double, kWeights> wide;   // of float64 features
   RoiBands<float, kWeights> narrow;  // of others
-  void* columns;  // a row of bins, combined in each column that a RoI reads
-  void* tile;     // all bins of a RoI in a vector of channels; channels first
-  void* sums;     // of a unit's cells, where they do not lie in the gradient
+  void* columns;   // a row of bins, combined in each column that a RoI reads
+  void* tile;      // all bins of a RoI in a vector of channels; channels first
+  void* sums;      // of a unit's cells, where they do not lie in the gradient
+  void* products;  // of cotangents and columns, for each entry; of boxes
 };
 
 // The RoIs at places [roi_begin, roi_end) of the order, in channels
@@ -52,7 +53,9 @@ struct PlannedBandsTranspose : BandsTransposeCall {
 
 struct BandsKernels {
   int64_t vector_bytes;
-  int64_t block_bytes;  // of the channels that are done together, channels last
+  // What a column of a row of bins takes, in the channels that are done
+  // together; and where it is combined with derivatives too.
+  int64_t column_bytes, slopes_bytes;
   void (*apply[kNumElements])(const PlannedBands<BandsApplyCall>& call,
                               const BandsUnit& unit,
                               const BandsScratch<kValue>& scratch);

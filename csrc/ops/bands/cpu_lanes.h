@@ -31,6 +31,16 @@ struct Lanes {
   static inline V Load(const Storage* source) {
     if constexpr (kDirect) {
       return cpu::JAX_ROIPOOL_ISA::Load<V>(source);
+    } else if constexpr (kElement == Element::kBFloat16) {
+      // Numbers::Widen, of which compilers make no vectors within a kernel.
+      const auto bits =
+          __builtin_convertvector(
+              (cpu::JAX_ROIPOOL_ISA::Load<Vector<Storage, kCount>>(source)),
+              Vector<uint32_t, kCount>)
+          << 16;
+      V vector;
+      std::memcpy(&vector, &bits, sizeof(vector));
+      return vector;
     } else {
       Number wide[kCount];
       for (int i = 0; i < kCount; ++i) wide[i] = Numbers::Widen(source[i]);

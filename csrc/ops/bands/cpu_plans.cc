@@ -1,6 +1,7 @@
 #include "ops/bands/cpu_plans.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace jax_roipool::cpu {
 namespace {
@@ -15,16 +16,16 @@ RoisByMap SortRois(const BandsCall& call) {
       call, call.wide_boxes ? nullptr : static_cast<const float*>(call.boxes));
 }
 
-BandsScratchSizes ScratchOf(const BandsCall& call,
-                            const BandsKernels& kernels) {
+BandsScratchSizes ScratchOf(const BandsCall& call, const BandsKernels& kernels,
+                            int64_t column_bytes) {
   int64_t width = 0;
   for (int i = 0; i < call.maps.num_levels; ++i) {
     width = std::max(width, call.maps.levels[i].width);
   }
   const int64_t places = std::min(width, MostEntries(call, false));
   const bool last = call.maps.layout == Layout::kNHWC;
-  return {call, places * kernels.block_bytes,
-          last ? 0 : call.bins.count() * kernels.vector_bytes, 0};
+  return {call, places * column_bytes,
+          last ? 0 : call.bins.count() * kernels.vector_bytes, 0, 0};
 }
 
 // Numbers that a RoI reads and writes, per channel; about.
@@ -43,6 +44,38 @@ double CostOf(const BandsCall& call, int64_t roi, int64_t map) {
          height * (columns + static_cast<double>(call.bins.width));
 }
 
+// RoIs of a map by strips of its rows, from left to right in each, so that
+// those that follow one another read the same cells: of a large map one RoI
+// reads as much as a second-level cache holds, and the next to come is rarely
+// near it.
+void SortByPlace(const BandsCall& call, RoisByMap* rois) {
+  constexpr int32_t kStripRows = 24;
+  struct Place {
+    int32_t strip, column;
+    int64_t roi;
+  };
+  std::vector<Place> places;
+  for (int64_t map = 0; map < call.maps.count_all(); ++map) {
+    const int64_t begin = rois->begin[map], end = rois->begin[map + 1];
+    if (end - begin < 3) continue;
+    places.clear();
+    const int64_t level = PlaceOf(call.maps, map).level;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t roi = rois->order[i];
+      const Reach reach = ReachOf(call, roi, level);
+      places.push_back(
+          {reach.rows.begin / kStripRows, reach.columns.begin, roi});
+    }
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+      return std::tie(a.strip, a.column, a.roi) <
+             std::tie(b.strip, b.column, b.roi);
+    });
+    for (int64_t i = begin; i < end; ++i) {
+      rois->order[i] = places[i - begin].roi;
+    }
+  }
+}
+
 // Ranges of RoIs of equal cost, each in pieces of its channels where there are
 // fewer RoIs than threads could share; `channels` is what a piece must divide.
 template <class Plan>
@@ -50,6 +83,7 @@ void CutRois(const BandsCall& call, int64_t threads, int64_t channels,
              Plan* plan) {
   const int64_t rois = call.rois.count();
   const int64_t parts = PartsFor(threads);
+  SortByPlace(call, &plan->rois);
   double total = 0;
   std::vector<double> costs(rois);
   for (int64_t i = 0; i < rois; ++i) {
@@ -82,9 +116,9 @@ BandsApplyPlan PlanBandsApply(const BandsApplyCall& call,
                               const BandsKernels& kernels, int64_t threads) {
   BandsApplyPlan plan{};
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.column_bytes);
   const int64_t bytes = call.maps.layout == Layout::kNHWC
-                            ? kernels.block_bytes
+                            ? kernels.column_bytes
                             : kernels.vector_bytes;
   const int64_t number = std::max<int64_t>(ElementBytes(call.maps.element), 4);
   CutRois(call, threads, bytes / number, &plan);
@@ -96,7 +130,9 @@ BandsBoxGradientPlan PlanBandsBoxGradient(const BandsBoxGradientCall& call,
                                           int64_t threads) {
   BandsBoxGradientPlan plan{};
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.slopes_bytes);
+  plan.scratch.products =
+      MostEntries(call, false) * kSlopes * kernels.vector_bytes;
   // No sum is divided.
   CutRois(call, threads, std::max<int64_t>(call.maps.channels, 1), &plan);
   return plan;
@@ -108,7 +144,7 @@ BandsTransposePlan PlanBandsTranspose(const BandsTransposeCall& call,
   BandsTransposePlan plan{};
   const Maps& maps = call.maps;
   plan.rois = SortRois(call);
-  plan.scratch = ScratchOf(call, kernels);
+  plan.scratch = ScratchOf(call, kernels, kernels.column_bytes);
   plan.rows.resize(call.rois.count());
   double numbers = 0;
   for (int64_t i = 0; i < call.rois.count(); ++i) {

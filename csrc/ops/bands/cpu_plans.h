@@ -18,7 +18,7 @@ namespace jax_roipool::cpu {
 // What one thread needs.
 struct BandsScratchSizes {
   BandsCall call;
-  int64_t columns, tile, sums;  // bytes
+  int64_t columns, tile, sums, products;  // bytes
 
   template <int kWeights>
   BandsScratch<kWeights> Cut(ScratchCutter* cutter) const {
@@ -31,6 +31,7 @@ struct BandsScratchSizes {
     scratch.columns = cutter->Cut(columns);
     scratch.tile = cutter->Cut(tile);
     scratch.sums = cutter->Cut(sums);
+    scratch.products = cutter->Cut(products);
     return scratch;
   }
 };

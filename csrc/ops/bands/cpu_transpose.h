@@ -73,12 +73,13 @@ void SpreadChannelsLast(const PlannedBandsTranspose& call,
                         typename L::Number* columns, const UnitSums<L>& sums) {
   using V = typename L::V;
   const int64_t channels = call.maps.channels;
-  ForEachBlock<L, kMaxVectors>(0, channels, [&](auto block, int64_t first) {
-    for (int64_t p = 0; p < call.bins.height; ++p) {
-      const Range& row = bands.rows.bins[p];
-      const Range entries = EntriesOf<L>(unit, bands, row);
-      if (entries.begin >= entries.end) continue;
-      const auto* from = cotangent + p * call.bins.width * channels + first;
+  for (int64_t p = 0; p < call.bins.height; ++p) {
+    const Range& row = bands.rows.bins[p];
+    const Range entries = EntriesOf<L>(unit, bands, row);
+    if (entries.begin >= entries.end) continue;
+    const auto* of_row = cotangent + p * call.bins.width * channels;
+    ForEachBlock<L, kMaxVectors>(0, channels, [&](auto block, int64_t first) {
+      const auto* from = of_row + first;
       SpreadColumns<L, block.kVectorCount>(
           bands, call.bins.width,
           [&](int64_t q, int v) { return block.Load(from + q * channels, v); },
@@ -98,8 +99,8 @@ void SpreadChannelsLast(const PlannedBandsTranspose& call,
           }
         }
       }
-    }
-  });
+    });
+  }
 }
 
 template <class L>

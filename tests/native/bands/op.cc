@@ -56,19 +56,19 @@ class Sum {
   explicit Sum(const Call& call)
       : wide_(call.sizes.maps.element == Element::kFloat64) {}
 
-  // `partial`: the largest number on the way to the term.
-  void Add(double term, double partial) {
-    sum_ += term;
-    if (!std::isfinite(term)) return;
-    magnitude_ += std::fabs(term);
-    partial_ += std::fabs(partial);
+  // `weight` times a number, and on the way to it `larger` times that.
+  void Add(double number, double weight, double larger) {
+    sum_ += number * weight;
+    if (!std::isfinite(number)) return;
+    magnitude_ += std::fabs(number * weight);
+    partial_ += std::fabs(number * larger);
   }
   void AddProduct(const Sum& sum, double factor) {
     sum_ += sum.sum_ * factor;
     partial_ += sum.partial_;
     if (!std::isfinite(factor)) {
-      // Of an infinity times a sum that may be 0 or of either sign.
-      if (std::fabs(sum.sum_) <= 1e-5 * sum.magnitude_) partial_ = kAnyNumber;
+      // An infinity may meet terms of either sign before it meets their sum.
+      if (std::isinf(factor)) partial_ = kAnyNumber;
       return;
     }
     magnitude_ += sum.magnitude_ * std::fabs(factor);
@@ -149,7 +149,7 @@ std::vector<Wanted> ExpectApply(const Call& call) {
   std::vector<Sum> pooled(call.sizes.pooled_numbers(), Sum(call));
   ForEachEntry(call, kSamples,
                [&](int64_t from, int64_t to, double weight, double larger) {
-                 pooled[to].Add(map[from] * weight, map[from] * larger);
+                 pooled[to].Add(map[from], weight, larger);
                });
   return {WantedOf(pooled)};
 }
@@ -161,8 +161,7 @@ std::vector<Wanted> ExpectTranspose(const Call& call) {
   std::vector<Sum> gradient(call.sizes.map_numbers(), Sum(call));
   ForEachEntry(call, kSamples,
                [&](int64_t to, int64_t from, double weight, double larger) {
-                 gradient[to].Add(cotangent[from] * weight,
-                                  cotangent[from] * larger);
+                 gradient[to].Add(cotangent[from], weight, larger);
                });
   return {WantedOf(gradient)};
 }
@@ -197,9 +196,9 @@ std::vector<Wanted> ExpectBoxGradient(const Call& call) {
                       if (!Counts(call, a) || !Counts(call, b)) return;
                       some = true;
                       const double value = map[in_map(of, row, column, c)];
-                      slope.Add(a * b * value,
-                                value * std::max({std::fabs(a), std::fabs(b),
-                                                  std::fabs(a * b)}));
+                      slope.Add(value, a * b,
+                                std::max({std::fabs(a), std::fabs(b),
+                                          std::fabs(a * b)}));
                     });
                 if (some) {
                   total.AddProduct(slope, cotangent[in_pooled(k, i, j, c)]);
