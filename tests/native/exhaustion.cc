@@ -97,23 +97,24 @@ void CheckCoordinate(uint32_t bits) {
       const SampleAxis<float> axis =
           MakeSampleAxis(coordinate, coordinate, scale, 1, 1, aligned);
       if (axis.start != wanted) Fail("start", coordinate, shift);
-      if (!aligned) continue;  // one cell long: its sample lies elsewhere
       constexpr int64_t kExtent = int64_t{1} << 24;
-      int samples = 0;
-      const auto visit = [&](int64_t, float y) {
-        ++samples;
-        const SampleCells<float> cells = CellsOf(y, kExtent);
-        const double most = kExtent - 1;
-        const double inside = wanted < 0 ? 0 : wanted > most ? most : wanted;
-        const auto cell = static_cast<double>(static_cast<int64_t>(inside));
-        if (y != wanted || static_cast<double>(cells.cell) != cell ||
-            static_cast<double>(cells.far) != inside - cell ||
-            cells.flat != (wanted < 0 || wanted >= kExtent - 1)) {
+      const double most = kExtent - 1;
+      const bool inside = wanted >= -1 && wanted <= kExtent;
+      if (inside) {
+        const SampleCells<float> cells = CellsOf(wanted, kExtent);
+        const double clamped = wanted < 0 ? 0 : wanted > most ? most : wanted;
+        const auto cell = static_cast<double>(static_cast<int64_t>(clamped));
+        if (static_cast<double>(cells.cell) != cell ||
+            static_cast<double>(cells.far) != clamped - cell ||
+            cells.flat != (wanted < 0 || wanted >= most)) {
           Fail("sample", coordinate, shift);
         }
-      };
+      }
+      if (!aligned) continue;  // one cell long: its sample lies elsewhere
+      int samples = 0;
+      const auto visit = [&](int64_t, float y) { samples += y == wanted; };
       SampledBin<float>(axis, 0).ForEachInside(kExtent, visit);
-      if (samples != (wanted >= -1 && wanted <= kExtent)) {
+      if (samples != static_cast<int>(inside)) {
         Fail("inside", coordinate, shift);
       }
     }
