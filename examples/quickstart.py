@@ -1,4 +1,4 @@
-"""RoI pooling on a photograph: forward, backward, and a picture of both.
+"""RoI pooling and RoIAlign on a photograph: forward, backward, and a picture.
 
     python examples/quickstart.py                    # a photograph that ships
     python examples/quickstart.py --image cat.jpg    # your own
@@ -9,6 +9,7 @@ Needs the extra `examples`: pip install 'jax_roipool[examples]'
 import argparse
 import pathlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,11 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from jax_roipool import roi_pool_with_argmax
+from jax_roipool import roi_align, roi_pool_with_argmax
 from jax_roipool.nnx import RoIPool
 
 BINS = 7
+SAMPLES = 2  # per bin and axis, of RoIAlign
 STRIDE = 8  # pixels per cell of the feature map
 LEAST_SIDE = 64  # pixels: below that the boxes are smaller than a cell
 BIN_COLORS = ("#1f9bff", "#ff5a36")
@@ -154,12 +156,10 @@ def draw_box(ax: Axes, box: np.ndarray, color: str, label: str = "") -> None:
         )
 
 
-def draw_bins(
-    ax: Axes, energy: np.ndarray, box: np.ndarray, argmax: np.ndarray
-) -> None:
-    """One RoI on the feature grid: its cells, its bins, where maxima lie."""
+def draw_cells(ax: Axes, energy: np.ndarray, box: np.ndarray) -> None:
+    """The feature grid around a box of inclusive cells, as squares."""
     height, width = energy.shape
-    x1, y1, x2, y2 = np.floor(box / STRIDE + 0.5).astype(int)
+    x1, y1, x2, y2 = box
     inside = energy[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1]
     ax.imshow(energy, cmap="gray", vmin=0, vmax=inside.max())
     # A square view, as the panels beside it are.
@@ -171,24 +171,55 @@ def draw_bins(
         ax.axhline(k - 0.5, color="white", linewidth=0.3, alpha=0.35)
     for k in range(width + 1):
         ax.axvline(k - 0.5, color="white", linewidth=0.3, alpha=0.35)
+
+
+def draw_bin(ax: Axes, i: int, j: int, left: float, top: float, size: Any) -> None:
+    """The bin of row i and column j, in cells."""
+    color = BIN_COLORS[(i + j) % 2]
+    ax.add_patch(
+        Rectangle((left, top), *size, facecolor=(color, 0.28), edgecolor=(color, 0.9))
+    )
+
+
+def draw_points(ax: Axes, columns: np.ndarray, rows: np.ndarray, size: float) -> None:
+    """What a bin reads: cells or samples."""
+    ax.plot(
+        columns, rows, "o", color="#ffe119", markersize=size, markeredgecolor="black"
+    )
+
+
+def draw_bins(
+    ax: Axes, energy: np.ndarray, box: np.ndarray, argmax: np.ndarray
+) -> None:
+    """One RoI of max pooling: its cells, its bins, where maxima lie."""
+    cells = x1, y1, x2, y2 = np.floor(box / STRIDE + 0.5).astype(int)
+    draw_cells(ax, energy, cells)
     size = np.float32([x2 - x1 + 1, y2 - y1 + 1]) / np.float32(BINS)
-    for i in range(BINS):
-        for j in range(BINS):
-            left, top = np.floor([j * size[0], i * size[1]])
-            right, bottom = np.ceil([(j + 1) * size[0], (i + 1) * size[1]])
-            ax.add_patch(
-                Rectangle(
-                    (x1 + left - 0.5, y1 + top - 0.5),
-                    right - left,
-                    bottom - top,
-                    facecolor=(BIN_COLORS[(i + j) % 2], 0.28),
-                    edgecolor=(BIN_COLORS[(i + j) % 2], 0.9),
-                    linewidth=1.0,
-                )
-            )
-    draw_box(ax, np.array([x1, y1, x2, y2]), COLORS[0])
-    rows, columns = np.divmod(argmax, width)
-    ax.plot(columns, rows, "o", color="#ffe119", markersize=5, markeredgecolor="black")
+    for i, j in np.ndindex(BINS, BINS):
+        left, top = np.floor([j * size[0], i * size[1]])
+        right, bottom = np.ceil([(j + 1) * size[0], (i + 1) * size[1]])
+        of_bin = (right - left, bottom - top)
+        draw_bin(ax, i, j, x1 + left - 0.5, y1 + top - 0.5, of_bin)
+    draw_box(ax, cells, COLORS[0])
+    rows, columns = np.divmod(argmax, energy.shape[1])
+    draw_points(ax, columns, rows, 5)
+
+
+def draw_samples(ax: Axes, energy: np.ndarray, box: np.ndarray) -> None:
+    """The same RoI of RoIAlign: no rounding, and samples between cells."""
+    draw_cells(ax, energy, np.floor(box / STRIDE + 0.5).astype(int))
+    x1, y1, x2, y2 = box / STRIDE - 0.5
+    size = np.array([x2 - x1, y2 - y1]) / BINS
+    for i, j in np.ndindex(BINS, BINS):
+        draw_bin(ax, i, j, x1 + j * size[0], y1 + i * size[1], size)
+    where = (np.arange(BINS * SAMPLES) + 0.5) / SAMPLES
+    columns, rows = np.meshgrid(x1 + where * size[0], y1 + where * size[1])
+    draw_points(ax, columns.ravel(), rows.ravel(), 3)
+    ax.add_patch(
+        Rectangle(
+            (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=COLORS[0], linewidth=2
+        )
+    )
 
 
 def picture(
@@ -197,12 +228,13 @@ def picture(
     features: np.ndarray,
     pooled: np.ndarray,
     argmax: np.ndarray,
+    aligned: np.ndarray,
     gradient: np.ndarray,
 ) -> plt.Figure:
-    """The photograph, the bins of one RoI, the pooled maps, the gradient."""
-    figure = plt.figure(figsize=(15, 8.8), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.2, 1])
-    photo_ax, bins_ax, gradient_ax = top.subplots(1, 3)
+    """The photograph, bins and samples of one RoI, the gradient, the pooled maps."""
+    figure = plt.figure(figsize=(20, 8.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2.4, 1])
+    photo_ax, bins_ax, samples_ax, gradient_ax = top.subplots(1, 4)
 
     photo_ax.imshow(photo)
     photo_ax.set_title(f"{len(boxes)} regions of interest")
@@ -218,8 +250,12 @@ def picture(
         argmax[0, ..., channel].ravel(),
     )
     bins_ax.set_title(
-        f"region 1 on one of the {features.shape[-1]} feature maps:\n"
+        f"roi_pool: region 1 on one of the {features.shape[-1]} feature maps,\n"
         f"its {BINS}×{BINS} bins and the maximum of each"
+    )
+    draw_samples(samples_ax, features[..., channel], boxes[0])
+    samples_ax.set_title(
+        f"roi_align: the same, not rounded,\n{SAMPLES}×{SAMPLES} samples of each bin"
     )
 
     strength = np.abs(gradient).sum(axis=-1)
@@ -228,18 +264,20 @@ def picture(
     glow = plt.cm.inferno(strength)[..., :3]
     gradient_ax.imshow(np.maximum(np.repeat(dimmed, 3, axis=-1), glow))
     gradient_ax.set_title(
-        "where the gradient of the pooled sum flows back:\n"
+        "where the gradient of roi_pool's sum flows back:\n"
         "through the maxima, and nowhere else"
     )
     for k, (box, color) in enumerate(zip(boxes, COLORS, strict=True)):
         draw_box(gradient_ax, box, color, str(k + 1))
 
-    axes = bottom.subplots(1, len(boxes))
-    shown = pooled.max(axis=-1)
-    for k, (ax, color) in enumerate(zip(axes, COLORS, strict=True)):
-        ax.imshow(shown[k], cmap="viridis", vmin=0, vmax=shown.max())
-        ax.set_title(f"region {k + 1} in {BINS}×{BINS} bins", color=color)
-    for ax in (photo_ax, bins_ax, gradient_ax, *axes):
+    axes = bottom.subplots(1, 2 * len(boxes))
+    shown = np.stack([pooled, aligned], axis=1).max(axis=-1)
+    for k, ax in enumerate(axes):
+        region, op = divmod(k, 2)
+        ax.imshow(shown[region, op], cmap="viridis", vmin=0, vmax=shown.max())
+        name = ("pool", "align")[op]
+        ax.set_title(f"region {region + 1}: roi_{name}", color=COLORS[region])
+    for ax in (photo_ax, bins_ax, samples_ax, gradient_ax, *axes):
         ax.set_xticks([])
         ax.set_yticks([])
     return figure
@@ -296,15 +334,17 @@ def main() -> None:
 
     features = detector.features(images)
     _, argmax = roi_pool_with_argmax(features, rois, BINS, 1 / STRIDE)
+    aligned = roi_align(features, rois, BINS, 1 / STRIDE, sampling_ratio=SAMPLES)
     figure = picture(
         photo,
         boxes,
         np.asarray(features[0]),
         np.asarray(pooled),
         np.asarray(argmax),
+        np.asarray(aligned),
         np.asarray(gradient[0]),
     )
-    figure.savefig(args.output, dpi=110)
+    figure.savefig(args.output, dpi=90)
     print(f"picture    {args.output.resolve()}")
 
 

@@ -8,6 +8,7 @@
 (1, 7, 7, 512)
 
 `jax_roipool.boxes` has overlaps, deltas and non-maximum suppression of boxes,
+`jax_roipool.masks` pastes masks into images and reads features at points,
 `jax_roipool.linen` and `jax_roipool.nnx` the ops as Flax modules, `jax_roipool.data`
 the data layer of Fast R-CNN.
 """

@@ -72,7 +72,13 @@ def _lower_bare(function: Callable[..., Any], op: Op) -> Callable[..., Any]:
 
 def _attributes(op: Op, params: dict[str, Any]) -> dict[str, Any]:
     """The attributes of an op's custom call. Kernels read sizes off their buffers."""
-    return {**op.attributes(**params), "layout": params["layout"]}
+    layout = {"layout": params["layout"]} if "layout" in params else {}
+    return {**op.attributes(**params), **layout}
+
+
+def runs_kernel(op: Op, backend: backends.Backend) -> bool:
+    """Whether programs for a platform that are compiled now call the op's kernel."""
+    return backend.runs_kernel(_target(op.name))
 
 
 def scale_attributes(
@@ -149,11 +155,10 @@ def lower(op: Op) -> None:
     if op.summed is not None:
         local = functools.partial(partitioning.sum_over_devices, op)
         mlir.register_lowering(op.summed, _lower_bare(local, op))
-    target = _target(op.name)
-    used = functools.partial(backends.CPU.runs_kernel, target)
+    used = functools.partial(runs_kernel, op, backends.CPU)
     lower_to(op, cpu_kernel(op), "cpu", used)
     if backends.CUDA.built:
-        used = functools.partial(backends.CUDA.runs_kernel, target)
+        used = functools.partial(runs_kernel, op, backends.CUDA)
         lower_to(op, cuda_kernel(op), "cuda", used)
 
 

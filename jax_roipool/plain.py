@@ -78,8 +78,10 @@ class FlatRois:
             some &= (level >= 0) & (level < num_levels)
         return cls(group, jnp.where(some, image, 0), jnp.where(some, level, 0), some)
 
-    def __len__(self) -> int:
-        return len(self.group)
+    @property
+    def count(self) -> Size:
+        """How many; `len` would take no symbol."""
+        return self.group.shape[0]
 
     def choose(self, of_levels: Sequence[Any]) -> Any:
         """Of one thing per level, each a number or an array [K, ...], each RoI's."""

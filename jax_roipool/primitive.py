@@ -8,6 +8,7 @@ A signature names the axes of an op's operands and results, channels last:
     G             groups: sets of images that an image index may name
     K             RoIs; their boxes are G K 4, their image indices G K
     P, Q          rows and columns of bins
+    B, M          boxes that stay whole, and results, of an op without RoIs
     *             before an array: one for each level of a feature pyramid, each
                   with H and W of its own
     ?             before an operand: only there with several levels
@@ -18,9 +19,9 @@ follow
 
 - shapes and shardings of the results. A letter that no operand has is a parameter;
 - the batching rule, which only moves an axis: into G where a mapped operand or a
-  result has images, else into K, so that maps that are not mapped are never copied.
-  No index is ever offset: one that names no image cannot come to name a
-  neighbour's;
+  result has images, or there are no RoIs, else into K, so that maps that are not
+  mapped are never copied. No index is ever offset: one that names no image cannot
+  come to name a neighbour's;
 - what may be sharded: G, K and C, where a result has them too. Over a sharded K
   that the results lack they are summed (partitioning.py).
 
@@ -66,6 +67,11 @@ class Signature:
     def image_index(self) -> int:
         """Which operand holds the image index of each RoI."""
         return self.operands.index(("G", "K"))
+
+    @property
+    def has_rois(self) -> bool:
+        """Whether there are RoI axes at all."""
+        return any("K" in letters for letters in self.operands)
 
     @property
     def tells_groups(self) -> bool:
@@ -145,8 +151,8 @@ class Op:
         "N H W"}`. Where operands do not tell G from K, `group_ndim` is one more.
       dtypes: Of the results; `None` means that of the first operand, letters that of
         the operand with these, as in "G K 4".
-      attributes: From the parameters to the custom call's, in exact types; `layout`
-        is always one more.
+      attributes: From the parameters to the custom call's, in exact types; `layout`,
+        where it is a parameter, is one more.
       called: What errors call the first operand and the results.
       workspace: From the operands' abstract values to those of arrays that the CUDA
         kernel works in, which XLA allocates as results.
@@ -198,7 +204,7 @@ class Op:
         A primitive, so that it is lowered on its own, whatever mesh is in force.
         None where there are no such.
         """
-        if any("K" in letters for letters in self.parsed.results):
+        if not self.parsed.has_rois or any("K" in x for x in self.parsed.results):
             return None
         return self._make(f"{self.name}_sum")
 
@@ -247,8 +253,8 @@ class Op:
                 for letters, ndim in zip(operands, ndims, strict=True)
                 if "K" not in letters
             )
-        rois = ndims[operands.index(("G", "K"))] - groups
-        layout = params["layout"]
+        rois = ndims[operands.index(("G", "K"))] - groups if self.parsed.has_rois else 0
+        layout = params.get("layout", "NHWC")
         return (
             [_factors(letters, groups, rois, layout) for letters in operands],
             [_factors(letters, groups, rois, layout) for letters in results],
@@ -334,9 +340,13 @@ class Op:
             params,
         )
         groups = sum(factor[0] == "g" for factor in factors[-1])
-        into_groups = any("N" in letters for letters in results) or any(
-            is_mapped and "N" in letters
-            for is_mapped, letters in zip(mapped, operands, strict=True)
+        into_groups = (
+            not self.parsed.has_rois
+            or any("N" in letters for letters in results)
+            or any(
+                is_mapped and "N" in letters
+                for is_mapped, letters in zip(mapped, operands, strict=True)
+            )
         )
         letter, place = ("G", 0) if into_groups else ("K", groups)
         if not any(mapped):

@@ -122,15 +122,17 @@ def _nightly(item, chosen, params):
     Plain JAX is slow to compile, CUDA's kernels as C++ are slow to run. Where bins
     lie depends on no dtype: in CI both meet the cases about that as float32, and
     those about the numbers in a map in every dtype. Plain JAX, which turns NCHW into
-    NHWC first, meets it in CI with the latter alone, as float32. A test may say with
+    NHWC first, meets it in CI with the latter alone, as float32; and of ops that have
+    their kind in common with another, those alone. A test may say with
     `plain_jax_in_ci` which other parameters are for CI.
     """
     dtype = params.get("dtype", "float32") != "float32"
     layout = params.get("layout") == "NCHW"
     case = params.get("case")
     bins = case is not None and not case.about_numbers
+    again = params.get("op", table.ROI_POOL) not in table.KINDS
     if chosen == on_host.NAME:
-        return bins and dtype
+        return bins and (dtype or again)
     if chosen != backends.PLAIN:
         return False
     for mark in item.iter_markers("plain_jax_in_ci"):
@@ -138,7 +140,7 @@ def _nightly(item, chosen, params):
             return True
     if case is None:
         return layout
-    return dtype or layout if bins else dtype and layout
+    return dtype or layout or again if bins else dtype and layout
 
 
 # What programs call, on the platform that JAX takes, and how to make it so.

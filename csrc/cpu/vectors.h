@@ -15,6 +15,10 @@
 
 #include "cpu/squares.h"
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace jax_roipool::cpu::JAX_ROIPOOL_ISA {
 namespace {
 
@@ -61,6 +65,26 @@ inline V LoadFirst(const T* source, int64_t count) {
 template <typename V, typename T>
 inline void StoreFirst(V vector, int64_t count, T* target) {
   std::memcpy(target, &vector, count * sizeof(T));
+}
+
+// The sign bits of a full vector of float32, a bit for each lane.
+constexpr uint32_t kAllLanes = (uint32_t{1} << kVectorBytes / 4) - 1;
+inline uint32_t SignBits(Vector<float, kVectorBytes / 4> vector) {
+#if defined(__AVX512BW__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(vector));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(vector));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps(vector));
+#else
+  const auto bits =
+      reinterpret_cast<Vector<uint32_t, kVectorBytes / 4> >(vector);
+  uint32_t signs = 0;
+  for (int lane = 0; lane < kVectorBytes / 4; ++lane) {
+    signs |= bits[lane] >> 31 << lane;
+  }
+  return signs;
+#endif
 }
 
 }  // namespace

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_roipool import partitioning
 from jax_roipool.arguments import check_bool, check_int, refuse_mask
 from jax_roipool.boxes.arrays import as_boxes, as_real, namespace
+from jax_roipool.boxes.greedy import NMS, class_keys, order_keys
 from jax_roipool.boxes.overlaps import pair_overlaps
-from jax_roipool.partitioning import match_varying_axes
 
-# Boxes compared at once: a tile of T takes T * T overlaps. 128 to 512 are alike in
-# time.
-_TILE = 256
+# Of boxes, scores, classes and valid, as `Op.factors` names them: whole.
+_FACTORS = (("b", "b4"), ("b",), ("b",), ("b",))
 
 
 def nms(
@@ -36,9 +36,10 @@ def nms(
     more than `iou_threshold` are dropped, and so on. Works under `jit`, `vmap` and
     `shard_map`.
 
-    Boxes are taken in the order of their scores, a tile at a time: compared with
-    all chosen so far, then with each other. Memory is linear in the boxes, not
-    their square, and work ends when `max_outputs` are chosen.
+    Boxes are taken in the order of their scores and compared with those chosen so
+    far. Memory is linear in the boxes, not their square, and work ends when
+    `max_outputs` are chosen. On CPU and CUDA a compiled kernel does it, and under
+    `vmap` one call of it does all images.
 
     Args:
       boxes: [N, 4], any real dtype. One that is not finite is never chosen; one
@@ -206,7 +207,10 @@ def _check_candidates(boxes: Any, scores: Any, classes: Any, valid: Any) -> Any:
             )
     if isinstance(arrays[2], np.ndarray) and arrays[2].dtype.itemsize > 2:
         # Equal stays equal, and JAX without 64-bit types wraps nothing around.
-        arrays[2] = np.unique(arrays[2], return_inverse=True)[1].astype(np.int32)
+        narrow = arrays[2].astype(np.int32)
+        if not np.array_equal(narrow, arrays[2]):
+            narrow = np.unique(arrays[2], return_inverse=True)[1].astype(np.int32)
+        arrays[2] = narrow
     return arrays
 
 
@@ -253,85 +257,18 @@ def _nms(
     max_outputs: int,
     inclusive: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    count = boxes.shape[0]
-    if count == 0 or max_outputs == 0:
-        return jnp.full(max_outputs, -1, jnp.int32), jnp.zeros(max_outputs, bool)
+    arrays = (boxes, scores, classes, valid)
+    boxes, scores, classes, valid = partitioning.reshard(arrays, _FACTORS)
     boxes, scores, some = _candidates(boxes, scores, valid)
     if least is not None:
         common = jnp.promote_types(least.dtype, jnp.float32)
         some &= scores.astype(common) >= jax.lax.stop_gradient(least).astype(common)
-    # Those that may be chosen first, by score; stable, so by index among equals.
-    order = jnp.lexsort((-scores, ~some)).astype(jnp.int32)
-    total = some.sum(dtype=jnp.int32)
-    tile = min(_TILE, count)
-    tiles = -(-count // tile)
-    order = jnp.pad(order, (0, tiles * tile - count))
-    # Room for a whole tile behind the last one chosen, in whole tiles.
-    room = (-(-max_outputs // tile) + 1) * tile
-    per_box = [boxes] if classes is None else [boxes, classes]
-    zero = jnp.int32(0)
-    state = [
-        *(zero, zero, jnp.zeros(room, jnp.int32)),
-        *(jnp.zeros((room, *x.shape[1:]), x.dtype) for x in per_box),
-    ]
-    # Every carry of a loop varies over the manual mesh axes that any operand does.
-    threshold, total, order, true, *rest = match_varying_axes(
-        _round_down(threshold), total, order, jnp.array(True), *per_box, *state
+    keys = order_keys(scores, some)
+    operands = partitioning.match_varying_axes(
+        boxes, keys, class_keys(classes, keys), _round_down(threshold)
     )
-    per_box, state = rest[: len(per_box)], rest[len(per_box) :]
-    place = jnp.arange(tile, dtype=jnp.int32)
-    earlier = place[:, None] < place[None]
-
-    def suppressed(by: Any, these: Any) -> jax.Array:
-        """[T, T]: whether box j of `these` overlaps box i of `by` too much."""
-        overlap = pair_overlaps(
-            by[0][:, None], these[0][None], inclusive=inclusive, xp=jnp
-        )
-        above = overlap > threshold
-        return above if len(by) == 1 else above & (by[1][:, None] == these[1][None])
-
-    def unfinished(state: Any) -> Any:
-        t, chosen, *_ = state
-        return (t * tile < total) & (chosen < max_outputs)
-
-    def choose_from_tile(state: Any) -> Any:
-        t, chosen, indices, *kept = state
-        start = t * tile
-        index = jax.lax.dynamic_slice_in_dim(order, start, tile)
-        current = [x[index] for x in per_box]
-        alive = start + place < total
-
-        def against(i: Any, alive: jax.Array) -> jax.Array:
-            by = [jax.lax.dynamic_slice_in_dim(x, i * tile, tile) for x in kept]
-            filled = i * tile + place < chosen
-            return alive & ~(suppressed(by, current) & filled[:, None]).any(axis=0)
-
-        chunks = (chosen + tile - 1) // tile
-        alive = jax.lax.fori_loop(0, chunks, against, alive)
-
-        # Within the tile: a box stays if no earlier one that stays suppresses it.
-        # Each round settles at least one more box, so what does not change is
-        # the greedy answer.
-        conflict = suppressed(current, current) & earlier
-
-        def settle(state: Any) -> Any:
-            keep, _ = state
-            new = alive & ~(conflict & keep[:, None]).any(axis=0)
-            return new, (new != keep).any()
-
-        keep, _ = jax.lax.while_loop(lambda state: state[1], settle, (alive, true))
-        # The kept go to the front of the tile; what stands behind is overwritten.
-        front = jnp.argsort(~keep, stable=True)
-        put = functools.partial(
-            jax.lax.dynamic_update_slice_in_dim, start_index=chosen, axis=0
-        )
-        indices = put(indices, index[front])
-        kept = [put(x, y[front]) for x, y in zip(kept, current, strict=True)]
-        return [t + 1, chosen + keep.sum(dtype=jnp.int32), indices, *kept]
-
-    _, chosen, indices, *_ = jax.lax.while_loop(unfinished, choose_from_tile, state)
-    some = jnp.arange(max_outputs, dtype=jnp.int32) < chosen
-    return jnp.where(some, indices[:max_outputs], -1), some
+    indices = NMS.bind(*operands, max_outputs=(max_outputs,), inclusive=inclusive)
+    return indices, indices >= 0
 
 
 @functools.partial(jax.jit, static_argnames=("max_outputs", "sigma", "inclusive"))
@@ -355,7 +292,7 @@ def _soft_nms(
     boxes, scores, left = _candidates(boxes, scores, valid)
     threshold, least = jax.lax.stop_gradient((threshold, least))
     classes = jnp.zeros(count, jnp.int32) if classes is None else classes
-    boxes, classes, threshold, least, *state = match_varying_axes(
+    boxes, classes, threshold, least, *state = partitioning.match_varying_axes(
         boxes, classes, threshold, least, indices, found, scores, left
     )
 

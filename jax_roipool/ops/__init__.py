@@ -1,8 +1,10 @@
 """The ops, a file each: its public function, its plain JAX, its records.
 
-A new op is a new file here, and a line below, which registers what it has.
+A new op is a new file here, and a line below, which registers what it has. That of
+`nms` stands beside the other functions of boxes.
 """
 
+from jax_roipool.boxes import greedy
 from jax_roipool.ops import (
     argmax,
     levels,
@@ -14,6 +16,7 @@ from jax_roipool.ops import (
 
 __all__ = [
     "argmax",
+    "greedy",
     "levels",
     "roi_align",
     "roi_average_pool",

@@ -90,7 +90,7 @@ def _coordinates(
     rois = plain.FlatRois.of(
         image_index, level, group_shape, images, len(pyramid.sizes)
     )
-    argmax = argmax.reshape(len(rois), *argmax.shape[-3:])
+    argmax = argmax.reshape(rois.count, *argmax.shape[-3:])
 
     def per_roi(of_levels: Sequence[Any]) -> Any:
         x = rois.choose(of_levels)

@@ -82,7 +82,7 @@ class _Call:
         bins: tuple[int, int],
         params: dict[str, Any],
     ) -> "_Call":
-        boxes = boxes.reshape(len(rois), 4)
+        boxes = boxes.reshape(rois.count, 4)
         some = rois.some & jnp.isfinite(boxes).all(axis=-1)
         boxes = jnp.where(some[:, None], boxes, 0)
         rois = dataclasses.replace(rois, some=some)
@@ -104,7 +104,7 @@ class _Call:
         more is left out, for x1, y1, x2 and y2.
         """
         rows, columns, rois = self.rows, self.columns, self.rois
-        directions = [x.reshape(len(rois), 4, 1) for x in directions]
+        directions = [x.reshape(rois.count, 4, 1) for x in directions]
         begin = rois.choose(self.pyramid.begin)
         width = rois.choose([width for _, width in self.pyramid.sizes])
         begin, width = (x[:, None, None] if jnp.ndim(x) else x for x in (begin, width))
@@ -205,7 +205,7 @@ def _spread(
         levels = len(pyramid.sizes)
         rois = plain.FlatRois.of(image_index, level, group_shape, images, levels)
         call = _Call.of(make, boxes, rois, pyramid, (bins[0], bins[1]), params)
-        flat = cotangent.reshape(len(rois), *bins, channels).astype(sums.dtype)
+        flat = cotangent.reshape(rois.count, *bins, channels).astype(sums.dtype)
 
         def add(sums: Array, where: Any, weights: Any) -> Array:
             return sums.at[where].add(_weighed(flat, weights[0]), mode="drop")
@@ -231,7 +231,7 @@ def _box_gradient(
     if not plain.has_zero(flat.shape) and not plain.has_zero(image_index.shape):
         rois = plain.FlatRois.of(image_index, level, group_shape, images, len(maps))
         call = _Call.of(make, boxes, rois, pyramid, (bins[0], bins[1]), params)
-        pulled = cotangent.reshape(len(rois), *bins, channels).astype(wide)
+        pulled = cotangent.reshape(rois.count, *bins, channels).astype(wide)
 
         def add(sums: Any, where: Any, weights: Any) -> Any:
             cells = flat.at[where].get(mode="clip").astype(wide)
@@ -279,6 +279,7 @@ class Family:
         attributes: Callable[..., dict[str, Any]],
         example: dict[str, Any],
         *,
+        inclusive: bool = False,
         box_gradient: bool = False,
     ) -> None:
         """Registers the ops.
@@ -288,11 +289,13 @@ class Family:
           make: Its bands; of what has gradients of boxes, with `slopes`.
           attributes: From its own parameters to those of its custom calls.
           example: Parameters for the self-check, by which weights are powers of two
-            where boxes are multiples of 8 pixels long.
+            where bins are one or two times 4 pixels long.
+          inclusive: Whether the pixel at a box's far corner is part of it.
           box_gradient: Whether boxes have derivatives.
         """
         self._name, self._make = name, make
         self._attributes, self._params = attributes, example
+        self._inclusive = inclusive
         self.ops: dict[tuple[int, str], Op] = {}
         for order in range(_MAX_ORDER + 1 if box_gradient else 1):
             along = ["", "_along_boxes", "_along_boxes_twice"][order]
@@ -332,7 +335,11 @@ class Family:
             return self._attributes(**own)
 
         def example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
-            return _example(self._params, order, result, dtype, layout)
+            rng = np.random.default_rng(2)
+            corner = rng.integers(-4, 6, (40, 2)) * 4
+            side = 16 * rng.integers(1, 3, (40, 2)) - 4 * self._inclusive
+            boxes = np.concatenate([corner, corner + side], axis=1)
+            return _example(self._params, boxes, order, result, dtype, layout)
 
         op = Op(
             self._name + suffix,
@@ -469,12 +476,15 @@ def _own(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _example(
-    params: dict[str, Any], order: int, result: str, dtype: str, layout: str
+    params: dict[str, Any],
+    boxes: np.ndarray,
+    order: int,
+    result: str,
+    dtype: str,
+    layout: str,
 ) -> tuple[Any, dict[str, Any]]:
-    """Boxes whose weights are powers of two, of which any sum is exact."""
-    rng = np.random.default_rng(2)
-    corner = rng.integers(-4, 6, (40, 2)) * 4
-    boxes = np.concatenate([corner, corner + 8 * rng.integers(1, 4, (40, 2))], axis=1)
+    """Small integers, whose products with powers of two are added without rounding."""
+    rng = np.random.default_rng(3)
     image_index = rng.integers(-1, 3, 40).astype(np.int32)
     maps = jnp.asarray(rng.integers(-4, 5, (2, 19, 31, 37)), dtype)
     pooled = jnp.asarray(rng.integers(-4, 5, (40, 4, 4, 37)), dtype)

@@ -106,4 +106,5 @@ FAMILY = bands.Family(
     _bands,
     lowering.scale_attributes,
     {"spatial_scale": ((0.25, 0.25),)},
+    inclusive=True,
 )

@@ -291,7 +291,7 @@ def _plain_with_argmax(
     *group_shape, images, _, _, channels = maps[0].shape
     pyramid = plain.Pyramid.of_maps(maps)
     rois = plain.FlatRois.of(image_index, level, group_shape, images, len(maps))
-    boxes = boxes.reshape(len(rois), 4)
+    boxes = boxes.reshape(rois.count, 4)
     some = rois.some & jnp.isfinite(boxes).all(axis=-1)
     boxes = jnp.where(some[:, None], boxes, 0)
     rows, columns = bins_of(boxes, rois, pyramid, output_size, spatial_scale)
@@ -303,7 +303,7 @@ def _plain_with_argmax(
     begin = rois.choose(pyramid.begin)
     width, begin = (x[:, None, None] if jnp.ndim(x) else x for x in (width, begin))
 
-    shape = (len(rois), *output_size, channels)
+    shape = (rois.count, *output_size, channels)
     best = jnp.full(shape, number.least)
     argmax = jnp.full(shape, -1, jnp.int32)
     flat = pyramid.flatten(maps)

@@ -121,6 +121,7 @@ int RunThreads() {
         RunOp(calls[(first + i) % calls.size()], op, threads, &arrays);
       }
     }
+    for (const Framed& op : Registered<Framed>::All()) op.run_right(threads);
   };
   ForEachIsa([&] {
     std::thread([&] { run_all(nullptr, 0); }).join();  // no threads at all

@@ -54,12 +54,12 @@ void Fail(const std::string& what) {
   std::abort();
 }
 
-XLA_FFI_Handler* HandlerOf(const Op& op) {
+XLA_FFI_Handler* HandlerNamed(const char* name) {
   for (const auto* handler = RegisteredHandler::First(); handler != nullptr;
        handler = handler->next()) {
-    if (std::string_view(op.name) == handler->op()) return handler->function();
+    if (std::string_view(name) == handler->op()) return handler->function();
   }
-  Fail(std::string("no handler ") + op.name);
+  Fail(std::string("no handler ") + name);
 }
 
 Frame FrameOf(const Call& call, const Op& op, Arrays* arrays) {
@@ -106,7 +106,7 @@ Frame FrameOf(const Call& call, const Op& op, Arrays* arrays) {
 void RunOp(const Call& call, const Op& op, ThreadPool* threads,
            Arrays* arrays) {
   const Answer answer =
-      Invoke(HandlerOf(op), threads, FrameOf(call, op, arrays));
+      Invoke(HandlerNamed(op.name), threads, FrameOf(call, op, arrays));
   if (answer.code != XLA_FFI_Error_Code_OK ||
       !arrays->HasResults(call, op, op.expect(call))) {
     Fail(std::string(op.name) + " on " + cpu::NameOf(cpu::CurrentIsa()) + ": " +

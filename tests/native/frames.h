@@ -14,7 +14,7 @@ namespace jax_roipool::native {
 
 [[noreturn]] void Fail(const std::string& what);
 
-XLA_FFI_Handler* HandlerOf(const Op& op);
+XLA_FFI_Handler* HandlerNamed(const char* name);
 
 // Places the arrays that the op has.
 Frame FrameOf(const Call& call, const Op& op, Arrays* arrays);
@@ -24,6 +24,18 @@ void RunOp(const Call& call, const Op& op, ThreadPool* threads, Arrays* arrays);
 
 // A call of a few numbers, in two groups.
 Call SmallCall(Layout layout = Layout::kNHWC, int levels = 1);
+
+// The handler must refuse `frame`, in words.
+void DemandRefusal(
+    const char* op, const Frame& frame, const std::string& what,
+    XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT);
+
+// An op whose calls are of its own kind: its parts of the driver.
+struct Framed {
+  void (*run_right)(ThreadPool* threads);
+  void (*run_malformed)();
+  void (*run_without_memory)();
+};
 
 // --- Parts of the driver
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "call.h"
+#include "op.h"
 #include "run_ops.h"
 #include "sizes.h"
 
@@ -211,8 +212,14 @@ Counts Done() { return counts; }
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace jax_roipool::native;
   Reader bytes(data, size);
-  if (bytes.Byte() >= 0xf0) {
+  const uint8_t kind = bytes.Byte();
+  if (kind >= 0xf0) {
     CheckShapes(&bytes);
+  } else if (kind >= 0xe0) {
+    ++counts.calls;
+    for (const Fuzzed& op : Registered<Fuzzed>::All()) {
+      counts.executions += op.run(&bytes);
+    }
   } else {
     ++counts.calls;
     counts.executions += RunOps(MakeCall(&bytes, kSumsInOrder));

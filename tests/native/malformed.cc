@@ -22,19 +22,10 @@ namespace {
 
 int64_t refusals = 0;
 
-// The handler must refuse `frame`, in words.
 void DemandRefusal(
     const Op& op, const Frame& frame, const std::string& what,
     XLA_FFI_Error_Code code = XLA_FFI_Error_Code_INVALID_ARGUMENT) {
-  ++refusals;
-  ThreadPool threads(0);
-  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
-  const bool worded = code == XLA_FFI_Error_Code_INVALID_ARGUMENT ||
-                      answer.message.find("no memory for") != std::string::npos;
-  if (answer.code != code || answer.message.empty() || !worded) {
-    Fail(std::string(op.name) + ", " + what + ": answered " +
-         std::to_string(answer.code) + ", " + answer.message);
-  }
+  native::DemandRefusal(op.name, frame, what, code);
 }
 
 decltype(Attribute::value)& ValueOf(const std::string& name, Frame* frame) {
@@ -246,16 +237,6 @@ void MalformPyramid(const Op& op, Layout layout) {
       (*maps(f))[map].dims[nhwc ? 2 : 3] = int64_t{1} << 31;
     });
   }
-  // So many maps of a few cells that each level's are counted, not all of them.
-  change("more maps than int64 counts", [&](Frame* f) {
-    for (auto* buffers : {&f->operands, &f->results}) {
-      for (Buffer& buffer : *buffers) buffer.dims[0] = int64_t{1} << 60;
-    }
-    for (int i = 0; i < 3; ++i) {
-      (*maps(f))[i].dims[1] = 1;
-      (*maps(f))[i].dims[2] = (*maps(f))[i].dims[3] = (*maps(f))[i].dims[4] = 1;
-    }
-  });
   if (op.scaled) {
     for (const std::string name : {"scale_height", "scale_width"}) {
       const auto scale = [name](Frame* frame) { return &ValueOf(name, frame); };
@@ -334,6 +315,13 @@ void DemandLevels() {
         Fail("levels that disagree");
       }
     }
+    // int64 counts the maps of each level, and not those of all.
+    const std::vector<std::vector<int64_t>> crowded(
+        kMaxLevels, {int64_t{1} << 60, 1, 1, 1, 1});
+    if (WordsOf(crowded, &maps).find("sizes overflow 64 bits") != 0 ||
+        !WordsOf({crowded[0], crowded[0]}, &maps).empty()) {
+      Fail("maps of all levels");
+    }
     const std::vector<std::vector<int64_t>> many(kMaxLevels + 1, first);
     for (const auto& levels : {many, {}}) {
       if (WordsOf(levels, &maps).find("there must be 1 to") != 0) {
@@ -353,7 +341,7 @@ void DemandNothingForEmptyMaps(const Op& op) {
   Frame frame = FrameOf(call, op, &arrays);
   frame.operands[0].dims = {2, (int64_t{1} << 31) - 1, 0, 5, 3};
   ThreadPool threads(0);
-  const Answer answer = Invoke(HandlerOf(op), &threads, frame);
+  const Answer answer = Invoke(HandlerNamed(op.name), &threads, frame);
   const int64_t numbers = call.sizes.pooled_numbers();
   const std::vector<double> zeros(numbers, 0);
   if (answer.code != XLA_FFI_Error_Code_OK ||
@@ -396,6 +384,19 @@ void DemandTooManyBins(const Op& op) {
 
 }  // namespace
 
+void DemandRefusal(const char* op, const Frame& frame, const std::string& what,
+                   XLA_FFI_Error_Code code) {
+  ++refusals;
+  ThreadPool threads(0);
+  const Answer answer = Invoke(HandlerNamed(op), &threads, frame);
+  const bool worded = code == XLA_FFI_Error_Code_INVALID_ARGUMENT ||
+                      answer.message.find("no memory for") != std::string::npos;
+  if (answer.code != code || answer.message.empty() || !worded) {
+    Fail(std::string(op) + ", " + what + ": answered " +
+         std::to_string(answer.code) + ", " + answer.message);
+  }
+}
+
 int RunMalformed() {
   for (const Layout layout : {Layout::kNHWC, Layout::kNCHW}) {
     const Call call = SmallCall(layout);
@@ -410,6 +411,7 @@ int RunMalformed() {
       MalformPyramid(op, layout);
     }
   }
+  for (const Framed& op : Registered<Framed>::All()) op.run_malformed();
   DemandDivisions();
   DemandLevels();
   if (cpu::SetIsa("sse5") || cpu::SetIsa("")) Fail("no such instruction set");
@@ -428,6 +430,7 @@ int RunMemory() {
     DemandTooManyRois(op);
     DemandTooManyBins(op);
   }
+  for (const Framed& op : Registered<Framed>::All()) op.run_without_memory();
   std::printf("memory: refused\n");
   return 0;
 }

@@ -91,6 +91,12 @@ class Registered {
   }
 };
 
+// An op whose calls are of its own kind. How it is fuzzed: gives how many times
+// it has reached a kernel.
+struct Fuzzed {
+  int64_t (*run)(Reader* bytes);
+};
+
 // All ops, by their names.
 const std::vector<Op>& Ops();
 const Op& OpNamed(const std::string& name);

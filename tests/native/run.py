@@ -77,7 +77,10 @@ _FUZZ = [*_CALLS, "run_ops.cc", "fuzz.cc"]
 PROGRAMS = {
     "driver": (
         _CPU,
-        [*_CALLS, "frames.cc", "driver.cc", "malformed.cc", "limits.cc"],
+        [
+            *(*_CALLS, "frames.cc", "*/frames.cc", "driver.cc", "malformed.cc"),
+            "limits.cc",
+        ],
     ),
     "fuzz": (_CPU, [*_FUZZ, "on_cpu/*.cc", "*/on_cpu.cc"]),
     "fuzz_cuda": (

@@ -13,46 +13,28 @@ probes = pytest.importorskip("tests.probes")
 
 
 @jax.jit(static_argnums=(2, 3, 4))
-def twin(low, high, scale, num_bins, extent):
-    return caffe_bins.bin_bounds(low, high, scale, num_bins, extent)
+def twin(low, high, scale, numbers, extent):
+    """For several numbers of bins, in one program."""
+    return [caffe_bins.bin_bounds(low, high, scale, n, extent) for n in numbers]
 
 
-def twin_bins(low, high, scale, num_bins, extent):
-    bounds = twin(
-        np.asarray(low, np.float32),
-        np.asarray(high, np.float32),
-        float(np.float32(scale)),
-        num_bins,
-        extent,
-    )
-    return np.stack(bounds, axis=-1)
+def one_by_one(bins, low, high, scale, num_bins, extent):
+    return [bins(x, y, scale, num_bins, extent) for x, y in zip(low, high, strict=True)]
 
 
-def kernel_bins(low, high, scale, num_bins, extent):
-    return np.array(
-        [
-            probes.bin_bounds(x, y, scale, num_bins, extent)
-            for x, y in zip(low, high, strict=True)
-        ]
-    )
+def check(low, high, scale, numbers, extent):
+    boxes = np.asarray(low, np.float32), np.asarray(high, np.float32)
+    of_twin = twin(*boxes, float(np.float32(scale)), numbers, extent)
+    for num_bins, bounds in zip(numbers, of_twin, strict=True):
+        args = (low, high, scale, num_bins, extent)
+        kernel = one_by_one(probes.bin_bounds, *args)
+        np.testing.assert_array_equal(kernel, np.stack(bounds, axis=-1))
+        np.testing.assert_array_equal(kernel, one_by_one(oracle.bins, *args))
 
 
-def oracle_bins(low, high, scale, num_bins, extent):
-    return np.array(
-        [
-            oracle.bins(x, y, scale, num_bins, extent)
-            for x, y in zip(low, high, strict=True)
-        ]
-    )
-
-
-@pytest.mark.parametrize("num_bins", range(1, 33))
-def test_every_length_up_to_512(num_bins):
+def test_every_length_up_to_512():
     last = np.arange(512, dtype=np.float32)
-    args = (np.zeros(512, np.float32), last, 1.0, num_bins, 1000)
-    kernel = kernel_bins(*args)
-    np.testing.assert_array_equal(kernel, twin_bins(*args))
-    np.testing.assert_array_equal(kernel, oracle_bins(*args))
+    check(np.zeros(512, np.float32), last, 1.0, tuple(range(1, 33)), 1000)
 
 
 def test_the_bins_are_those_of_float32():
@@ -85,11 +67,7 @@ def test_coordinates_of_every_kind(scale):
         ]
     ).astype(np.float32)
     low, high = coordinates, r.permutation(coordinates)
-    for num_bins in (1, 2, 7, 14):
-        args = (low, high, scale, num_bins, 63)
-        kernel = kernel_bins(*args)
-        np.testing.assert_array_equal(kernel, twin_bins(*args))
-        np.testing.assert_array_equal(kernel, oracle_bins(*args))
+    check(low, high, scale, (1, 2, 7, 14), 63)
 
 
 def test_the_twin_divides_correctly_rounded():
@@ -115,10 +93,7 @@ def test_the_twin_divides_correctly_rounded():
 
 
 def test_many_bins():
-    args = ([0.0, 3.0], [4.0, 2.0**24], 1.0, 100_000, 63)
-    kernel = kernel_bins(*args)
-    np.testing.assert_array_equal(kernel, twin_bins(*args))
-    np.testing.assert_array_equal(kernel, oracle_bins(*args))
+    check([0.0, 3.0], [4.0, 2.0**24], 1.0, (100_000,), 63)
 
 
 def test_kernels_are_there():

@@ -77,6 +77,26 @@ CALLS = {
     ),
 }
 
+
+def of_levels(call):
+    """Such a call of three maps, of 4 x 5, 2 x 3 and 0 x 1 cells."""
+    maps = {"map": (MAP, F32), "coarse": ((2, 3, 2, 3, 3), F32)}
+    maps["none"] = ((2, 3, 0, 1, 3), F32)
+    scatter = "map" in call.results
+    operands = call.operands if scatter else maps | call.operands
+    return Call(
+        call.op,
+        operands | {"level": (IMAGE, I32)},
+        maps if scatter else call.results,
+        {
+            name: value if name == "layout" else np.ones(3, F32)
+            for name, value in call.attributes.items()
+        },
+    )
+
+
+PYRAMIDS = {f"{name} of levels": of_levels(call) for name, call in CALLS.items()}
+
 TYPES = "share one of the types float16, bfloat16, float32 and float64"
 DECODE = "Failed to decode all FFI handler operands"
 
@@ -120,13 +140,13 @@ SHAPES = {
     "complex": ({"map": (MAP, np.complex64), "pooled": (POOLED, np.complex64)}, TYPES),
     "map of bfloat16": ({"map": (MAP, BF16)}, TYPES),
     "pooled of float16": ({"pooled": (POOLED, np.float16)}, TYPES),
-    "boxes of float16": ({"boxes": (BOXES, np.float16)}, DECODE),
-    "boxes of integers": ({"boxes": (BOXES, I32)}, DECODE),
-    "image of floats": ({"image": (IMAGE, F32)}, DECODE),
-    "image of int16": ({"image": (IMAGE, np.int16)}, DECODE),
-    "argmax of uint32": ({"argmax": (POOLED, np.uint32)}, DECODE),
-    "argmax of floats": ({"argmax": (POOLED, F32)}, DECODE),
-    "without image": ({"image": None}, "Wrong number of arguments"),
+    "boxes of float16": ({"boxes": (BOXES, np.float16)}, "boxes must be float32"),
+    "boxes of integers": ({"boxes": (BOXES, I32)}, "boxes must be float32"),
+    "image of floats": ({"image": (IMAGE, F32)}, "image index must be int32"),
+    "image of int16": ({"image": (IMAGE, np.int16)}, "image index must be int32"),
+    "argmax of uint32": ({"argmax": (POOLED, np.uint32)}, "argmax must be int32"),
+    "argmax of floats": ({"argmax": (POOLED, F32)}, "argmax must be int32"),
+    "without image": ({"image": None}, "wrong number of operands"),
 }
 # Attributes, of the ops that have them.
 ATTRIBUTES = {
@@ -150,11 +170,68 @@ ATTRIBUTES = {
     "a scale of float64": ({"scale_height": np.float64(0.3)}, DECODE),
     "a scale of an integer": ({"scale_height": I32(7)}, DECODE),
     "a scale in words": ({"scale_height": "1"}, DECODE),
-    "a scale of numbers": ({"scale_height": np.ones(2, F32)}, DECODE),
+    "a scale of numbers": ({"scale_height": np.ones(2, F32)}, "needs a scale"),
+    "an array of one scale": ({"scale_height": np.ones(1, F32)}, "needs a scale"),
+}
+# Of calls of several levels.
+LEVELS = {
+    # Fewer maps, the last of which are taken for what follows them.
+    "no level": ({"level": None}, {}, "must be int32|wrong number of operands"),
+    "level of floats": ({"level": (IMAGE, F32)}, {}, "level must be int32"),
+    "level of rank 0": ({"level": ((), I32)}, {}, "level must have the image indices"),
+    "fewer levels": ({"level": ((2, 5), I32)}, {}, "level must have the image indices"),
+    "flat levels": ({"level": ((12,), I32)}, {}, "level must have the image indices"),
+    "a map of other images": (
+        {"coarse": ((2, 4, 2, 3, 3), F32)},
+        {},
+        "levels disagree",
+    ),
+    "a map of other groups": ({"none": ((1, 3, 0, 1, 3), F32)}, {}, "levels disagree"),
+    "a map of less rank": ({"coarse": ((3, 2, 3, 3), F32)}, {}, "levels disagree"),
+    "a map of other channels": (
+        {"none": ((2, 3, 0, 1, 4), F32)},
+        {},
+        "levels disagree",
+    ),
+    "a map of float16": ({"coarse": ((2, 3, 2, 3, 3), np.float16)}, {}, TYPES),
+    "no maps": (
+        dict.fromkeys(("map", "coarse", "none")),
+        {},
+        "at least 4 dimensions|share one of|wrong number of operands",
+    ),
+    "one map": (dict.fromkeys(("map", "coarse")), {}, "wrong number of operands"),
+    "two scales": ({}, {"scale_width": np.ones(2, F32)}, "3 levels needs a scale"),
+    "one scale": ({}, {"scale_height": F32(1)}, "3 levels needs a scale"),
+    "a scale of 0": (
+        {},
+        {"scale_height": np.arange(3, dtype=F32)},
+        "finite and above 0",
+    ),
+    "scales of float64": ({}, {"scale_height": np.full(3, 0.3)}, DECODE),
+    "scales of integers": ({}, {"scale_height": np.ones(3, I32)}, DECODE),
 }
 
 
 def malformed_calls():
+    for key, call in PYRAMIDS.items():
+        for name, (changes, attributes, words) in LEVELS.items():
+            if attributes and len(call.attributes) == 1:
+                continue
+            wrong = call.but(changes, **attributes)
+            yield pytest.param(wrong, words, id=f"{key}: {name}")
+        one = CALLS[call.op]
+        with_level = one.operands | {"level": (IMAGE, I32)}
+        wrong = dataclasses.replace(one, operands=with_level)
+        yield pytest.param(wrong, "wrong number of operands", id=f"{key}: of one map")
+        many = {f"map {i}": (MAP, F32) for i in range(14)}
+        which = "results" if call.op == "roi_scatter" else "operands"
+        attributes = {name: np.ones(17, F32) for name in {*call.attributes} - {*LAYOUT}}
+        wrong = dataclasses.replace(
+            call,
+            **{which: many | getattr(call, which)},
+            attributes=call.attributes | attributes,
+        )
+        yield pytest.param(wrong, "1 to 16 levels, got 17", id=f"{key}: 17 maps")
     for call in CALLS.values():
         named = call.operands | call.results
         for name, (changes, words) in SHAPES.items():
@@ -207,7 +284,7 @@ def run(call, prefix):
     )
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("call", (CALLS | PYRAMIDS).values(), ids=CALLS | PYRAMIDS)
 def test_the_right_calls_are_right(prefix, call):
     first, *_ = run(call, prefix)
     np.testing.assert_array_equal(first, 0)
@@ -300,7 +377,7 @@ def config(**changes):
         (config(scale_width="1.0 : f64"), DECODE),
         (config(scale_width="1 : i32"), DECODE),
         (config(scale_width="true"), DECODE),
-        (config(scale_width="dense<1.0> : tensor<2xf32>"), DECODE),
+        (config(scale_width="dense<1.0> : tensor<2xf32>"), "needs a scale"),
         (config(scale_width="0x7FC00000 : f32"), "must be finite and above 0"),
         (config(scale_width="0x00000000 : f32"), "must be finite and above 0"),
         (RIGHT | {"backend_config": "{}"}, "Wrong number of attributes"),

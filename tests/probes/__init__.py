@@ -1,4 +1,4 @@
-"""What tests ask of parts of csrc that no op shows: bins, and who shares tables."""
+"""What tests ask of csrc and no op shows: bins, samples, who shares tables."""
 
 import ctypes
 import functools
@@ -24,6 +24,11 @@ def _library():
     pointer, size, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     loaded.bin_bounds.argtypes = [*[real] * 3, size, size, pointer]
     loaded.bin_bounds.restype = None
+    loaded.align_samples.argtypes = [
+        *(pointer, pointer, size, real, size, size, size),
+        *(ctypes.c_bool, size, pointer),
+    ]
+    loaded.align_samples.restype = None
     loaded.shared_tables.argtypes = [
         *(ctypes.c_int, pointer, size, pointer, pointer),
         *(ctypes.c_bool, size, pointer, size),
@@ -37,6 +42,17 @@ def bin_bounds(low, high, scale, num_bins, extent):
     bounds = np.zeros((num_bins, 2), np.int32)
     _library().bin_bounds(low, high, scale, num_bins, extent, bounds.ctypes.data)
     return [tuple(map(int, bound)) for bound in bounds]
+
+
+def align_samples(low, high, scale, num_bins, extent, ratio, aligned, room):
+    """[K, P, room]: where samples are, NaN for those outside (core/align_samples.h)."""
+    low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+    coordinates = np.full((len(low), num_bins, room), np.nan, np.float32)
+    _library().align_samples(
+        *(low.ctypes.data, high.ctypes.data, len(low), scale, num_bins, extent),
+        *(ratio, aligned, room, coordinates.ctypes.data),
+    )
+    return coordinates
 
 
 def shared_tables(layout, shape, boxes, size, argmax):

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/align_samples.h"
 #include "core/caffe_bins.h"
 #include "core/sizes.h"
 #include "ops/max/cpu_plan.h"
@@ -18,6 +19,24 @@ EXPORTED void bin_bounds(float low, float high, float scale, int64_t num_bins,
     const Range range = BinRange(axis, bin, extent);
     *bounds++ = range.begin;
     *bounds++ = range.end;
+  }
+}
+
+// The coordinates of samples inside of the map, [rois, num_bins, room]; what is
+// not inside stays as it is.
+EXPORTED void align_samples(const float* low, const float* high, int64_t rois,
+                            float scale, int64_t num_bins, int64_t extent,
+                            int64_t samples, bool aligned, int64_t room,
+                            float* coordinates) {
+  for (int64_t roi = 0; roi < rois; ++roi) {
+    const SampleAxis<float> axis = MakeSampleAxis(
+        low[roi], high[roi], scale, num_bins, samples, aligned);
+    for (int64_t bin = 0; bin < num_bins; ++bin, coordinates += room) {
+      SampledBin<float>(axis, bin).ForEachInside(
+          extent, [&](int64_t sample, float at) {
+            if (sample < room) coordinates[sample] = at;
+          });
+    }
   }
 }
 

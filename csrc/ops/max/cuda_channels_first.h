@@ -45,22 +45,21 @@ class ChannelsFirstPooling {
   __device__ void Run(const ChannelsFirstArguments& a, int64_t item) {
     const Division place = Divide(item, a.channel_parts);
     const int64_t roi = place.quotient;
-    begin_ = place.remainder * a.channels_per_item;
-    end_ = begin_ + a.channels_per_item;
-    if (end_ > bins_.channels) end_ = bins_.channels;
+    const int64_t first = place.remainder * a.channels_per_item;
+    const int64_t left = bins_.channels - first;
+    channels_ = static_cast<int>(
+        left < a.channels_per_item ? left : a.channels_per_item);
     roi_ = LoadRoi<T>(call_, roi);
-    pooled_ = static_cast<T*>(call_.pooled) + roi * bins_.size();
-    if (kArgmax) argmax_ = call_.argmax + roi * bins_.size();
+    const int64_t results = (roi * bins_.channels + first) * bins_.count();
+    pooled_ = static_cast<T*>(call_.pooled) + results;
+    if (kArgmax) argmax_ = call_.argmax + results;
     if (roi_.empty) {
-      const int64_t last = end_ * bins_.count();
-      for (int64_t i = begin_ * bins_.count() + threadIdx.x; i < last;
-           i += kThreads) {
-        StoreEmpty(i);
-      }
+      const int64_t last = channels_ * bins_.count();
+      for (int64_t i = threadIdx.x; i < last; i += kThreads) StoreEmpty(i);
       return;
     }
-    plane_ = int64_t{roi_.height} * roi_.width;
-    if (HasLargeBins(roi_, kColumnBinCells)) {
+    roi_.map = Plane(first);
+    if (HasLargeBins(level(), roi_, kColumnBinCells)) {
       PoolColumns();
     } else {
       PoolBins();
@@ -68,6 +67,12 @@ class ChannelsFirstPooling {
   }
 
  private:
+  __device__ const Level& level() const {
+    return call_.maps.levels[roi_.level];
+  }
+  __device__ const T* Plane(int64_t channel) const {
+    return roi_.map + channel * level().cells();
+  }
   __device__ void StoreEmpty(int64_t place) const {
     pooled_[place] = T{0};
     if (kArgmax) argmax_[place] = -1;
@@ -82,21 +87,21 @@ class ChannelsFirstPooling {
     const int slots = bins < kThreads ? kThreads / static_cast<int>(bins) : 1;
     const int slot = slots > 1 ? threadIdx.x / static_cast<int>(bins) : 0;
     if (slot >= slots) return;
-    const int map_width = roi_.width;
+    const int map_width = static_cast<int>(level().width);
     for (int64_t bin = threadIdx.x - slot * bins; bin < bins; bin += kThreads) {
       const Division place = Divide(bin, bins_.width);
       const Range rows =
-          BinRange(roi_.axes.vertical, place.quotient, roi_.height);
+          BinRange(roi_.axes.vertical, place.quotient, level().height);
       const Range columns =
-          BinRange(roi_.axes.horizontal, place.remainder, roi_.width);
+          BinRange(roi_.axes.horizontal, place.remainder, level().width);
       const bool empty = rows.end <= rows.begin || columns.end <= columns.begin;
-      for (int64_t channel = begin_ + slot; channel < end_; channel += slots) {
+      for (int channel = slot; channel < channels_; channel += slots) {
         const int64_t target = channel * bins + bin;
         if (empty) {
           StoreEmpty(target);
           continue;
         }
-        const T* plane = roi_.map + channel * plane_;
+        const T* plane = Plane(channel);
         BestCell best =
             BestCell::Before(rows.begin * map_width + columns.begin);
         for (int row = rows.begin; row < rows.end; ++row) {
@@ -112,18 +117,18 @@ class ChannelsFirstPooling {
   }
 
   __device__ void PoolColumns() const {
-    const Range first = BinRange(roi_.axes.horizontal, 0, roi_.width);
+    const Range first = BinRange(roi_.axes.horizontal, 0, level().width);
     const Range last =
-        BinRange(roi_.axes.horizontal, bins_.width - 1, roi_.width);
+        BinRange(roi_.axes.horizontal, bins_.width - 1, level().width);
     // Lanes of a warp: channels, each with that many neighbouring columns.
     int columns = 8;
     while (columns < kWarp && columns < last.end - first.begin) columns *= 2;
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int channels = kWarp / columns;
-    for (int64_t channel = begin_ + warp * channels; channel < end_;
+    for (int channel = warp * channels; channel < channels_;
          channel += kWarps * channels) {
-      for (int64_t row = 0; row < bins_.height; row += kStagedRows) {
-        for (int64_t column = 0; column < bins_.width; column += columns) {
+      for (int row = 0; row < bins_.height; row += kStagedRows) {
+        for (int column = 0; column < bins_.width; column += columns) {
           PoolTile(channel + lane / columns, columns, row, column);
         }
       }
@@ -132,25 +137,23 @@ class ChannelsFirstPooling {
 
   // Up to kStagedRows x `width` bins of one channel, by `width` lanes. All
   // lanes of the warp are here, also those whose channel is none.
-  __device__ void PoolTile(int64_t channel, int width, int64_t first_row,
-                           int64_t first_column) const {
+  __device__ void PoolTile(int channel, int width, int first_row,
+                           int first_column) const {
     const int lane = threadIdx.x % kWarp, place = lane % width;
     auto* staged = reinterpret_cast<BestCell*>(SharedMemory()) +
                    threadIdx.x / kWarp * kStagedRows * kWarp;
-    const int64_t rows_left = bins_.height - first_row;
-    const int64_t columns_left = bins_.width - first_column;
-    const int bin_rows =
-        rows_left < kStagedRows ? static_cast<int>(rows_left) : kStagedRows;
-    const int bin_columns =
-        columns_left < width ? static_cast<int>(columns_left) : width;
+    const int rows_left = static_cast<int>(bins_.height) - first_row;
+    const int columns_left = static_cast<int>(bins_.width) - first_column;
+    const int bin_rows = rows_left < kStagedRows ? rows_left : kStagedRows;
+    const int bin_columns = columns_left < width ? columns_left : width;
     const int bins = bin_rows * bin_columns;
-    const bool active = channel < end_;
-    const T* plane = roi_.map + channel * plane_;
-    const int map_width = roi_.width;
+    const bool active = channel < channels_;
+    const T* plane = Plane(channel);
+    const int map_width = static_cast<int>(level().width);
     const int begin =
-        BinRange(roi_.axes.horizontal, first_column, roi_.width).begin;
+        BinRange(roi_.axes.horizontal, first_column, level().width).begin;
     const int end = BinRange(roi_.axes.horizontal,
-                             first_column + bin_columns - 1, roi_.width)
+                             first_column + bin_columns - 1, level().width)
                         .end;
 
     // This lane's bins are place, place + width, ...: at most kStagedRows.
@@ -161,7 +164,7 @@ class ChannelsFirstPooling {
       const int column = tile + place;
       for (int i = 0; i < bin_rows; ++i) {
         const Range rows =
-            BinRange(roi_.axes.vertical, first_row + i, roi_.height);
+            BinRange(roi_.axes.vertical, first_row + i, level().height);
         BestCell down = BestCell::Before(rows.begin * map_width + column);
         if (active && column < end) {
           JAX_ROIPOOL_UNROLL(4)
@@ -177,8 +180,9 @@ class ChannelsFirstPooling {
       for (int i = 0; i < kStagedRows; ++i) {
         const int bin = place + i * width;
         if (bin >= bins) break;
-        const Range columns = BinRange(
-            roi_.axes.horizontal, first_column + bin % bin_columns, roi_.width);
+        const Range columns =
+            BinRange(roi_.axes.horizontal, first_column + bin % bin_columns,
+                     level().width);
         const int from = columns.begin > tile ? columns.begin : tile;
         const int to = columns.end < tile + width ? columns.end : tile + width;
         const BestCell* downs =
@@ -192,10 +196,11 @@ class ChannelsFirstPooling {
     for (int i = 0; i < kStagedRows; ++i) {
       const int bin = place + i * width;
       if (bin >= bins) break;
-      const int64_t row = first_row + bin / bin_columns;
-      const int64_t column = first_column + bin % bin_columns;
-      const Range rows = BinRange(roi_.axes.vertical, row, roi_.height);
-      const Range columns = BinRange(roi_.axes.horizontal, column, roi_.width);
+      const int row = first_row + bin / bin_columns;
+      const int column = first_column + bin % bin_columns;
+      const Range rows = BinRange(roi_.axes.vertical, row, level().height);
+      const Range columns =
+          BinRange(roi_.axes.horizontal, column, level().width);
       const int64_t target =
           channel * bins_.count() + row * bins_.width + column;
       if (rows.end <= rows.begin || columns.end <= columns.begin) {
@@ -209,10 +214,9 @@ class ChannelsFirstPooling {
   const MaxPoolCall& call_;
   const Bins& bins_;
   // Of the item:
-  int64_t begin_, end_;  // channels
+  int channels_;
   Roi<T> roi_;
-  int64_t plane_;  // cells
-  T* pooled_;
+  T* pooled_;  // of the first channel, and so the map and the cells
   int32_t* argmax_;
 };
 

@@ -62,8 +62,8 @@ class ChannelsLastPooling {
         Lesser(begin + a.chunks_per_item * chunk, bins_.channels);
 
     roi_ = LoadRoi<T>(call_, roi_index_);
-    const bool together =
-        groups_ > 1 && !roi_.empty && HasLargeBins(roi_, kSharedBinCells);
+    const bool together = groups_ > 1 && !roi_.empty &&
+                          HasLargeBins(level(), roi_, kSharedBinCells);
     for (int64_t bin = together ? bin_begin : bin_begin + group_; bin < bin_end;
          bin += together ? 1 : groups_) {
       FindBin(bin);
@@ -81,6 +81,9 @@ class ChannelsLastPooling {
   }
 
  private:
+  __device__ const Level& level() const {
+    return call_.maps.levels[roi_.level];
+  }
   __device__ static int64_t Lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
   }
@@ -89,8 +92,8 @@ class ChannelsLastPooling {
     rows_ = columns_ = Range{0, 0};
     if (!roi_.empty) {
       const Division place = Divide(bin, bins_.width);
-      rows_ = BinRange(roi_.axes.vertical, place.quotient, roi_.height);
-      columns_ = BinRange(roi_.axes.horizontal, place.remainder, roi_.width);
+      rows_ = BinRange(roi_.axes.vertical, place.quotient, level().height);
+      columns_ = BinRange(roi_.axes.horizontal, place.remainder, level().width);
     }
     width_ = columns_.end - columns_.begin;
     cells_ = width_ > 0 && rows_.end > rows_.begin
@@ -102,7 +105,7 @@ class ChannelsLastPooling {
   // Cells first, first + step, ... of the bin, counted row by row.
   __device__ void PoolPart(int64_t channel, int first, int step,
                            BestCell* best) const {
-    const int map_width = roi_.width;
+    const int map_width = static_cast<int>(level().width);
     int row = rows_.begin, column = columns_.begin;
     int row_step = 0, column_step = 1;
     if (step > 1 && cells_ > 0) {

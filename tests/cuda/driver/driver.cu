@@ -1,10 +1,10 @@
 // All kernels of csrc/cuda without JAX, against tests/native/definition.h.
 //
 // For every shape, layout and element type: pooling with argmax and without,
-// gather and scatter, cut for the present device and for small ones. Built and
-// run by run.py, plainly and under compute-sanitizer; the same file runs on the
-// host. Every buffer is an allocation of its own, so that a step beyond its end
-// is noticed, and results are garbage before a launch.
+// gather and scatter, cut for the present device and for small ones; and nms.
+// Built and run by run.py, plainly and under compute-sanitizer; the same file
+// runs on the host. Every buffer is an allocation of its own, so that a step
+// beyond its end is noticed, and results are garbage before a launch.
 //
 //   driver [PART PARTS]   every size, or every so manieth from the PARTth on
 //
@@ -26,8 +26,10 @@
 #include "definition.h"
 #include "device_memory.h"
 #include "max/max_definition.h"
+#include "nms/nms_definition.h"
 #include "ops/argmax/cuda.h"
 #include "ops/max/cuda.h"
+#include "ops/nms/cuda.h"
 #include "sizes.h"
 
 namespace jax_roipool::driver {
@@ -459,6 +461,59 @@ class Trial {
   int64_t results_ = 0, maps_ = 0;
 };
 
+// Crowded boxes of three classes, so many rows at a time.
+void RunNms(int64_t boxes, int64_t outputs, int64_t rows, Stream stream) {
+  constexpr int64_t kGroups = 3;
+  const bool inclusive = boxes % 2 == 1;
+  Random random(boxes);
+  std::vector<float> corners, thresholds = {0.0f, 0.3f, 0.7f};
+  std::vector<int32_t> keys, classes, wanted;
+  for (int64_t i = 0; i < kGroups * boxes; ++i) {
+    const auto x = static_cast<float>(random.Below(60));
+    const auto y = static_cast<float>(random.Below(60));
+    const float large = random.Below(20) == 0 ? 1e30f : 1.0f;
+    corners.insert(corners.end(),
+                   {x, y, large * (x + static_cast<float>(random.Below(30))),
+                    large * (y + static_cast<float>(random.Below(30)))});
+    keys.push_back(random.Below(9) == 0
+                       ? kNeverChosen
+                       : static_cast<int32_t>(random.Below(200)) - 100);
+    classes.push_back(static_cast<int32_t>(random.Below(3)));
+  }
+  for (int64_t group = 0; group < kGroups; ++group) {
+    const int64_t first = group * boxes;
+    const std::vector<int32_t> chosen = definition::Nms(
+        corners.data() + 4 * first, keys.data() + first, classes.data() + first,
+        boxes, thresholds[static_cast<size_t>(group)], outputs, inclusive);
+    wanted.insert(wanted.end(), chosen.begin(), chosen.end());
+  }
+  const DeviceArray of_corners(corners.data(), corners.size() * 4, 0);
+  const DeviceArray of_keys(keys.data(), keys.size() * 4, 0);
+  const DeviceArray of_classes(classes.data(), classes.size() * 4, 0);
+  const DeviceArray of_thresholds(thresholds.data(), thresholds.size() * 4, 0);
+  const DeviceArray indices(wanted.size() * 4, 0);
+  const NmsCall call{kGroups,
+                     boxes,
+                     outputs,
+                     inclusive,
+                     of_corners.as<float>(),
+                     of_keys.as<int32_t>(),
+                     of_classes.as<int32_t>(),
+                     of_thresholds.as<float>(),
+                     indices.as<int32_t>()};
+  const int64_t words = cuda::NmsWords(call), each = 4 * kGroups;
+  const DeviceArray order(each * boxes, 0), removed(each * words, 0);
+  const DeviceArray mask(each * words * rows, 0), chosen(each, 0);
+  NextOrder();
+  Demand(cuda::Nms(call,
+                   {order.as<int32_t>(), removed.as<int32_t>(),
+                    mask.as<int32_t>(), chosen.as<int32_t>(), rows},
+                   stream),
+         "Nms");
+  Demand(Wait(stream), "Nms");
+  CompareCells("nms of " + std::to_string(boxes), indices.Read(), wanted);
+}
+
 int Main(int part, int parts) {
   const std::vector<Device> devices = Devices();
   Stream stream;
@@ -480,6 +535,13 @@ int Main(int part, int parts) {
         }
       }
     }
+  }
+  if (part == 0) {
+    RunNms(0, 3, 32, stream);
+    RunNms(1, 1, 32, stream);
+    RunNms(77, 200, 96, stream);
+    RunNms(500, 300, 128, stream);
+    RunNms(901, 40, 2048, stream);
   }
   Demand(Finish(stream), "the end");
   std::printf("%lld checks on %s, %lld of them failed\n",

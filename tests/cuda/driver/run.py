@@ -90,7 +90,10 @@ def _build(
     if driver.exists() and "-arch=native" not in compile_:
         return driver
     folder.mkdir(parents=True, exist_ok=True)
-    objects = [folder / f"{source.name}.{os.getpid()}.o" for source in sources]
+    objects = [
+        folder / f"{source.parent.name}-{source.name}.{os.getpid()}.o"
+        for source in sources
+    ]
     running = [
         subprocess.Popen([*compile_, "-c", source, "-o", target])
         for source, target in zip(sources, objects, strict=True)
