@@ -15,7 +15,8 @@
 
 namespace jax_roipool {
 
-inline Shape ShapeOf(const xla::ffi::AnyBuffer& buffer) {
+template <typename Buffer>
+Shape ShapeOf(const Buffer& buffer) {
   return {buffer.dimensions().begin(),
           static_cast<int64_t>(buffer.dimensions().size())};
 }

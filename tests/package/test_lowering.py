@@ -202,7 +202,7 @@ def test_an_argmax_that_names_no_cell_is_left_out(lowered_to):
         want = np.zeros(10)
         want[0], want[5] = maps.ravel()[3], maps.ravel()[5]
         np.testing.assert_array_equal(gathered.ravel(), want)
-        scattered = ops["roi_scatter"].bind(
+        (scattered,) = ops["roi_scatter"].bind(
             jnp.arange(1.0, 11.0).reshape(argmax.shape),
             image,
             argmax,

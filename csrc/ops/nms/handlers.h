@@ -15,6 +15,8 @@
 
 namespace jax_roipool {
 
+using Boxes = xla::ffi::Buffer<xla::ffi::F32>;
+using Indices = xla::ffi::Buffer<xla::ffi::S32>;
 using Thresholds = xla::ffi::Buffer<xla::ffi::F32>;
 
 // Whether `shape` has the dimensions of `groups` but for its last `more`.
