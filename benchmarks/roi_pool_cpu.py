@@ -39,7 +39,7 @@ import tempfile
 import time
 from typing import Any
 
-from workloads import WORKLOADS
+from workloads import OPS
 
 
 def arguments() -> argparse.Namespace:
@@ -47,23 +47,26 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
+    add("--op", choices=OPS, default="roi_pool", help="default: %(default)s")
     add("--workload", action="append", help='repeatable; or "none"; default: all')
     add("--layout", default="NHWC,NCHW", help="ours; default: %(default)s")
     add("--dtype", default="float32", help="features; default: %(default)s")
     add("--threads", type=int, default=cores, help="default: all cores")
     add("--grad", action="store_true", help="also argmax, backward, and both passes")
     add("--seconds", type=float, default=8.0, help="per workload; default: 8")
+    add("--turns", type=int, default=5, help="at least, per workload; default: 5")
     add("--json", type=pathlib.Path, help="also write the numbers here")
     add("--plots", type=pathlib.Path, help="also write PNGs into this directory")
     args = parser.parse_args()
     if not 1 <= args.threads <= cores:
         parser.error(f"--threads must be 1 to {cores} here")
-    named = ",".join(args.workload or WORKLOADS).split(",")
+    loads = OPS[args.op]
+    named = ",".join(args.workload or loads).split(",")
     args.workload = [name for name in named if name != "none"]
-    if unknown := set(args.workload) - set(WORKLOADS):
+    if unknown := set(args.workload) - set(loads):
         parser.error(
             f"no such workload: {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(WORKLOADS)}"
+            f"{', '.join(loads)}"
         )
     return args
 
@@ -84,6 +87,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "processor": machine.processor(),
         "threads": args.threads,
+        "load": f"{os.getloadavg()[0]:.1f} before",
         "dtype": args.dtype,
         "cpu_target": backends.CPU.choice,
         "allocator": machine.allocator(),
@@ -128,10 +132,10 @@ def measure(args: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
         print(table.EXPLANATION)
         try:
             for name in args.workload:
-                load = WORKLOADS[name]
+                load = OPS[args.op][name]
                 first_calls = verifier.first_calls(load, settings, name)
                 lineup = line_up(load, settings)
-                time_in_turns(lineup.everybody(), args.seconds, name)
+                time_in_turns(lineup.everybody(), args.seconds, name, args.turns)
                 rows = table.rows(lineup, first_calls)
                 notes = lineup.notes + ([no_limit] if no_limit else [])
                 table.show(f"{name}: {load}", rows, notes)
