@@ -1,7 +1,8 @@
-"""RoI max pooling on CPU: ours beside its peers and the limit, in one run.
+"""RoI max pooling and RoIAlign on CPU: ours beside peers and the limit, in one run.
 
     make bench
     python benchmarks/roi_pool_cpu.py --workload vgg16_test,tiny --layout NCHW
+    python benchmarks/roi_pool_cpu.py --op roi_align --workload fpn --grad
     python benchmarks/roi_pool_cpu.py --workload none --plots .
 
 One table per workload (workloads.py): median and minimum in milliseconds, the
@@ -12,11 +13,18 @@ backward pass alone, and both together; the largest workload then needs 17 GB.
 Peers (peers.py) are ONNX Runtime's MaxRoiPool, OpenVINO's ROIPooling and
 torchvision's roi_pool, each used where it is importable and given its own layout
 (NCHW). All get the same number of threads, take turns, and rotate between two
-inputs.
+inputs. RoIAlign has theirs of that, one operator for each level of a pyramid, given
+RoIs sorted by level beforehand; torchvision's `MultiScaleRoIAlign`, which sorts them
+itself; and plain JAX, NHWC: the package's own, and the best that we can write in one
+function (jax_peers.py). It has no limit yet.
 
 Everybody's results are checked before they are timed, against maxima, argmax and
 sums taken bin by bin in NumPy (inputs.py). OpenVINO divides bins in integers
 instead of float32, so its differing values are counted and not held against it.
+RoIAlign is checked against weights in float64: its note is the largest error.
+
+"cpu ms" is the time of all threads. Where other things run on the machine it says
+more than the clock, but of two threads that share a call it does not tell.
 
 A time includes dispatch (JAX's, of ours) and the allocation of results, as users
 pay it, by the C library's allocator unless the environment sets another. It does
