@@ -112,7 +112,7 @@ def cuda_kernel(op: Op, target: str | None = None) -> Callable[..., Any]:
     def rule(ctx: Any, *operands: Any, **params: Any) -> Any:
         results = list(ctx.avals_out)
         if op.workspace is not None:
-            results += op.workspace(*ctx.avals_in)
+            results += op.workspace(ctx.avals_in, ctx.avals_out, params)
         called = call(
             ctx.replace(avals_out=results), *operands, **_attributes(op, params)
         )

@@ -154,8 +154,9 @@ class Op:
       attributes: From the parameters to the custom call's, in exact types; `layout`,
         where it is a parameter, is one more.
       called: What errors call the first operand and the results.
-      workspace: From the operands' abstract values to those of arrays that the CUDA
-        kernel works in, which XLA allocates as results.
+      workspace: From the abstract values of operands and of results and the
+        parameters to those of arrays that the CUDA kernel works in, which XLA
+        allocates as results.
       example: From a dtype and a layout to operands and parameters, for the
         self-check: their results are equal to the bit, or integers that no order of
         adding changes.

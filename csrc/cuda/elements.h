@@ -4,10 +4,12 @@
 #define JAX_ROIPOOL_CSRC_CUDA_ELEMENTS_H_
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "core/elements.h"
 #include "core/sizes.h"
 #include "cuda/device.h"
+#include "cuda/tuning.h"
 
 namespace jax_roipool::cuda {
 namespace {  // as in core/half.h
@@ -25,6 +27,22 @@ __device__ inline Pack<T, kCount> LoadPack(const T* source) {
 template <typename T, int kCount>
 __device__ inline void StorePack(const Pack<T, kCount>& pack, T* target) {
   *reinterpret_cast<Pack<T, kCount>*>(target) = pack;
+}
+
+// Whether vectors of `count` channels lie, channels last, where they can be
+// moved at once: in `levels`, which has each level's numbers, and in `others`.
+// XLA's own buffers do; slices of them need not.
+template <class Void>
+bool ChannelsAligned(const Maps& maps, int64_t count, Void* const* levels,
+                     std::initializer_list<const void*> others) {
+  const auto at = [](const void* data) {
+    return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
+  };
+  bool all = maps.channels % count == 0 &&
+             count * ElementBytes(maps.element) <= kVectorBytes;
+  for (const void* other : others) all &= at(other);
+  for (int i = 0; i < maps.num_levels; ++i) all &= at(levels[i]);
+  return all;
 }
 
 // run(ElementTag<element>{}), for code that must know the element's type.

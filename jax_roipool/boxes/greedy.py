@@ -162,8 +162,9 @@ def _example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
 _ROWS = 2048
 
 
-def _workspace(boxes: Any, keys: Any, classes: Any, threshold: Any) -> list[Any]:
+def _workspace(operands: Any, results: Any, params: Any) -> list[Any]:
     """The order of boxes; a bit for each, and for each with each of some rows."""
+    _, keys, _, threshold = operands
     count = keys.shape[-1]
     words = -(-count // 32)
     rows = _ROWS

@@ -124,8 +124,9 @@ def _example(dtype: str, map_size: bool, layout: str) -> tuple[Any, dict[str, An
     return operands, params
 
 
-def _workspace(cotangent: Any, image_index: Any, *others: Any) -> list[Any]:
+def _workspace(operands: Any, results: Any, params: Any) -> list[Any]:
     """Two numbers for each RoI: the cells between which its argmax lies."""
+    _, image_index, *_ = operands
     return [jax.core.ShapedArray((*image_index.shape, 2), np.int32)]
 
 

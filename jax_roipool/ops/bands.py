@@ -334,6 +334,13 @@ class Family:
             own = {k: v for k, v in params.items() if k not in _SHARED}
             return self._attributes(**own)
 
+        def workspace(operands: Any, results: Any, params: Any) -> list[Any]:
+            own = attributes(**params)
+            samples = own.get("sampling_rows", 0), own.get("sampling_columns", 0)
+            return _workspace(
+                order, result, operands, results, samples, params["layout"]
+            )
+
         def example(dtype: str, layout: str) -> tuple[Any, dict[str, Any]]:
             rng = np.random.default_rng(2)
             corner = rng.integers(-4, 6, (40, 2)) * 4
@@ -352,6 +359,7 @@ class Family:
             }[result],
             dtypes=("G K 4",) if result == "boxes" else (None,),
             attributes=attributes,
+            workspace=workspace,
             example=example,
         )
         self.ops[order, result] = lowering.register(op)
@@ -473,6 +481,40 @@ class Family:
 def _own(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters that all ops of a family have."""
     return {k: v for k, v in params.items() if k == "layout" or k not in _SHARED}
+
+
+def _workspace(
+    order: int,
+    result: str,
+    operands: Sequence[Any],
+    results: Sequence[Any],
+    samples: Sequence[int],
+    layout: str,
+) -> list[Any]:
+    """What CUDA kernels keep of the bands of each RoI, at most, as int32.
+
+    They ask for as much or less (`BandsMemory` in csrc/ops/bands/cuda_bands.h).
+    """
+    if result == "maps":
+        maps, pooled, image_index = results, operands[0], operands[order + 2]
+    else:
+        maps, rest, _ = plain.split(operands, order + 2)
+        pooled = rest[0] if result == "boxes" else results[0]
+        image_index = rest[-1]
+    rows = -3 if layout == "NHWC" else -2
+    entries, cells, bins = 0, 0, 0
+    for axis, count in zip((rows, rows + 1), samples, strict=True):
+        extent = sum(x.shape[axis] for x in maps)
+        cells += extent
+        bins += pooled.shape[axis]
+        # Cells that neighbouring bins share; a sample has two.
+        entries += (2 * count if 0 < count <= 4 else 8) * pooled.shape[axis]
+        entries += 0 if 0 < count <= 4 else extent
+    entry = 4 if result == "boxes" else 2
+    entry *= 2 if pooled.dtype == np.float64 else 1
+    # Of the transpose by bin, and by cell once more.
+    numbers = (2 if result == "maps" else 1) * entry * entries + cells + 2 * bins + 8
+    return [jax.core.ShapedArray((*image_index.shape, numbers), np.int32)]
 
 
 def _example(

@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 
 import jax_roipool
-from jax_roipool import backends, lowering, roi_pool, roi_pool_with_argmax
+from jax_roipool import (
+    backends,
+    lowering,
+    roi_align,
+    roi_pool,
+    roi_pool_with_argmax,
+)
 from tests.cases import random_rois
 from tests.process import run_python
 
 ROIS = random_rois(6, 2, 7, 9)
 FEATURES = jax.ShapeDtypeStruct((2, 7, 9, 3), jnp.float32)
+MAP = np.ones(FEATURES.shape, np.float32)
 
 
 class StandIn:
@@ -91,6 +98,16 @@ def loss(x):
             ["roi_pool_argmax", "roi_scatter"],
         ),
         (
+            jax.grad(lambda x: roi_align(x, ROIS, 2).sum()),
+            (FEATURES,),
+            ["roi_align_transpose"],
+        ),
+        (
+            jax.grad(lambda r: roi_align(MAP, r, 2, box_gradient=True).sum()),
+            (jax.ShapeDtypeStruct((6, 5), jnp.float32),),
+            ["roi_align_box_gradient"],
+        ),
+        (
             lambda x, t: jax.jvp(
                 lambda x: roi_pool(x, ROIS, 2, forward_mode=True), (x,), (t,)
             ),
@@ -98,7 +115,7 @@ def loss(x):
             ["roi_gather", "roi_pool_argmax"],
         ),
     ],
-    ids=["jit", "argmax", "grad", "vmap", "jvp"],
+    ids=["jit", "argmax", "grad", "vmap", "linear", "boxes", "jvp"],
 )
 def test_custom_calls(built, function, operands, targets):
     text = text_for(function, *operands)
@@ -114,6 +131,9 @@ def test_the_workspace_is_a_result(built):
     text = text_for(jax.grad(loss), FEATURES)
     (scatter,) = [t for t in text.splitlines() if "@jax_roipool_roi_scatter" in t]
     assert scatter.rstrip().endswith("(tensor<2x7x9x3xf32>, tensor<6x2xi32>)")
+    text = text_for(lambda x: roi_align(x, ROIS, 2), FEATURES)
+    (align,) = [t for t in text.splitlines() if "@jax_roipool_roi_align" in t]
+    assert align.rstrip().endswith("(tensor<6x2x2x3xf32>, tensor<6x128xi32>)")
 
 
 def test_both_platforms_in_one_export(built):
@@ -138,6 +158,16 @@ def test_symbolic_sizes(built):
         jax.ShapeDtypeStruct((k, 5), jnp.float32),
     )
     assert "tensor<?x2xi32>" in exported.mlir_module()
+    n, h, w, k = jax.export.symbolic_shape("n, h, w, k")
+    exported = jax.export.export(
+        jax.jit(jax.grad(lambda x, r: roi_align(x, r, 2).sum())),
+        platforms=("cuda",),
+        disabled_checks=jax_roipool.export_disabled_checks(),
+    )(
+        jax.ShapeDtypeStruct((n, h, w, 3), jnp.float32),
+        jax.ShapeDtypeStruct((k, 5), jnp.float32),
+    )
+    assert "-> (tensor<?x?x?x3xf32>, tensor<?x?xi32>)" in exported.mlir_module()
 
 
 def test_forced_to_plain_jax(built):

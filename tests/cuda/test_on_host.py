@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jax_roipool import lowering, roi_pool
-from tests import compiled
+from tests import compiled, table
 from tests.cases import (
     LAYOUTS,
     NAN,
@@ -144,6 +144,93 @@ def test_pyramids_have_the_bits_of_the_cpu(layout):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+# --- Bands --------------------------------------------------------------------
+
+
+def _vjp_of(row, rois, size, layout):
+    """Jitted: features and cotangent to pooled and gradient."""
+
+    @jax.jit
+    def run(features, cotangent):
+        pooled, pull = jax.vjp(lambda f: row(f, rois, size, layout=layout), features)
+        return pooled, pull(cotangent)[0]
+
+    return run
+
+
+def _bands_are_right(row, shape, size, layout):
+    """Few RoIs, from one cell to all of the map, against the oracle."""
+    images, height, width, channels = shape
+    features = rng(channels).standard_normal(shape).astype(np.float32)
+    rois = random_rois(9, images, height, width, seed=channels)
+    edge = [0, 0, width - 1, height - 1], [-50, -50, 90, 90], [7, 7, 7.5, 7.5]
+    rois[: len(edge), 1:] = edge
+    cotangent = rng(1).standard_normal((9, *size, channels)).astype(np.float32)
+    (want, *_), slack = row.wanted(features, rois, size)
+    want_gradient = row.wanted_gradient(cotangent, features, rois, size)
+    operands = (in_layout(x, layout) for x in (features, cotangent))
+    pooled, gradient = on_every_device(_vjp_of(row, rois, size, layout), *operands)
+    row.assert_near(channels_last(pooled, layout), want, slack)
+    row.assert_near(channels_last(gradient, layout), *want_gradient)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("row", "channels", "size"),
+    [
+        (table.ROI_AVERAGE_POOL, 1, (1, 1)),
+        (table.ROI_ALIGN, 3, (2, 40)),
+        (table.ROI_ALIGN_TORCHVISION, 132, (1, 2)),
+        (table.ROI_ALIGN, 17, (3, 3)),
+    ],
+    ids=["a bin", "many columns", "many channels", "odd channels"],
+)
+def test_every_cut_of_bands(host, row, channels, size, layout):
+    _bands_are_right(row, (2, 30, 41, channels), size, layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_by_bands_have_the_same_bits(layout):
+    """More RoIs than a block asks at once, most of them empty; any order."""
+    rois = random_rois(1100, 2, 5, 16)
+    rois[np.arange(1100) % 4 > 0, 0] = -1
+    features = jnp.zeros((2, 5, 16, 3) if layout == "NHWC" else (2, 3, 5, 16))
+    cotangent = rng(1).standard_normal((1100, 2, 2, 3))
+    cotangent *= 10.0 ** rng(2).integers(-6, 7, cotangent.shape)
+    cotangent = jnp.asarray(in_layout(cotangent, layout), "float32")
+    run = _vjp_of(table.ROI_ALIGN, rois, (2, 2), layout)
+    want = np.asarray(run(features, cotangent)[1])
+    size = np.asarray(run(features, abs(cotangent))[1])
+    with on_host.use():
+        _, got = on_every_device(run, features, cotangent)
+    assert (abs(got - want) <= 2 * table.TOLERANCE * size).all()
+
+
+def test_a_workspace_that_is_too_small(host):
+    def call(*results):
+        results = [jax.ShapeDtypeStruct(*result) for result in results]
+        scales = {f"scale_{x}": np.float32(1) for x in ("height", "width")}
+        run = jax.ffi.ffi_call(f"{on_host.NAME}.roi_average_pool", results)
+        return run(
+            np.ones((1, 5, 6, 3), np.float32),
+            np.ones((4, 4), np.float32),
+            np.zeros(4, np.int32),
+            layout="NHWC",
+            **scales,
+        )
+
+    pooled = (4, 2, 2, 3), np.float32
+    assert (np.asarray(call(pooled, ((4, 200), np.int32))[0]) == 1).any()
+    for workspace, wrong in [
+        (((4, 20), np.int32), r"the workspace needs \d+ bytes"),
+        (((4, 200), np.float32), "the workspace must be int32"),
+    ]:
+        with pytest.raises(jax.errors.JaxRuntimeError, match=wrong):
+            call(pooled, workspace)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="wrong number of results"):
+        call(pooled)
+
+
 # --- That this would notice ---------------------------------------------------
 
 
@@ -167,6 +254,16 @@ MUTATIONS = {
         "ops/max/cuda_channels_last.h",
         "best[v];\n    __syncthreads();",
         "best[v];",
+    ),
+    "a row of bins does not wait": (
+        "ops/bands/cuda_apply.cu",
+        "= numbers[k];\n          }\n          __syncwarp();",
+        "= numbers[k];\n          }",
+    ),
+    "a bin's parts do not wait": (
+        "ops/bands/cuda_apply.cu",
+        "= sums[v];\n  __syncthreads();",
+        "= sums[v];",
     ),
     "a warp's columns do not wait": (
         "ops/max/cuda_channels_first.h",
@@ -213,26 +310,18 @@ def _everything_small():
     cotangent = rng(1).integers(-4, 5, pooled.shape).astype(np.float32)
     want = oracle.scatter(cotangent, rois, argmax, features.shape)
     for layout in LAYOUTS:
-        run, laid_out = _vjp(rois, layout), partial(in_layout, layout=layout)
+        run = _vjp_of(table.ROI_POOL, rois, 2, layout)
+        laid_out = partial(in_layout, layout=layout)
         got = on_every_device(run, laid_out(features), laid_out(cotangent))
         assert_same(channels_last(got[0], layout), pooled)
         assert_same(channels_last(got[1], layout), want)
     # Sums that are not exact, of many numbers each.
     rois = random_rois(300, 1, 5, 6)
-    run = _vjp(rois, "NHWC")
+    run = _vjp_of(table.ROI_POOL, rois, 2, "NHWC")
     inexact = rng(2).standard_normal((300, 2, 2, 8)).astype(np.float32)
     on_every_device(run, rng(3).random((1, 5, 6, 8), np.float32), inexact)
-
-
-def _vjp(rois, layout):
-    """Jitted: features and cotangent to pooled and gradient."""
-
-    @jax.jit
-    def run(features, cotangent):
-        pooled, pull = jax.vjp(lambda f: roi_pool(f, rois, 2, layout=layout), features)
-        return pooled, pull(cotangent)[0]
-
-    return run
+    for layout in LAYOUTS:
+        _bands_are_right(table.ROI_ALIGN, (2, 40, 41, 20), (2, 2), layout)
 
 
 def test_the_right_kernels_pass_that(host):

@@ -54,23 +54,20 @@ struct ScatterMemory {
   Number* planes;  // [channels][BankStride(tile_cells)]
   Number* values;  // [channels][kBatchStride], and so the cells
   int32_t* cells;
-  int32_t* listed;  // RoIs, counted from the first of kThreads
-  int32_t* counts;  // of each warp
+  ThreadList listed;  // RoIs, counted from the first of kThreads
 
   JAX_ROIPOOL_HOST_DEVICE static constexpr int64_t Bytes(int64_t tile_cells) {
     return kScatterChannels *
                ((BankStride(tile_cells) + kBatchStride) * sizeof(Number) +
                 kBatchStride * sizeof(int32_t)) +
-           (kThreads + kWarps) * sizeof(int32_t);
+           ThreadList::kNumbers * sizeof(int32_t);
   }
-  __device__ explicit ScatterMemory(int64_t tile_cells) {
-    planes = reinterpret_cast<Number*>(SharedMemory());
-    values = planes + kScatterChannels * BankStride(tile_cells);
-    cells =
-        reinterpret_cast<int32_t*>(values + kScatterChannels * kBatchStride);
-    listed = cells + kScatterChannels * kBatchStride;
-    counts = listed + kThreads;
-  }
+  __device__ explicit ScatterMemory(int64_t tile_cells)
+      : planes(reinterpret_cast<Number*>(SharedMemory())),
+        values(planes + kScatterChannels * BankStride(tile_cells)),
+        cells(reinterpret_cast<int32_t*>(values +
+                                         kScatterChannels * kBatchStride)),
+        listed(cells + kScatterChannels * kBatchStride) {}
 };
 
 template <Element kElement, bool kChannelsLast>
@@ -111,8 +108,8 @@ class Scattering {
     const int64_t first_roi = maps.quotient * per_group_;
     for (int64_t base = 0; base < per_group_; base += kThreads) {
       const int64_t roi = base + threadIdx.x;
-      const int count =
-          List(roi < per_group_ && Meets(first_roi + roi, maps.remainder));
+      const int count = memory_.listed.Make(
+          roi < per_group_ && Meets(first_roi + roi, maps.remainder));
       AddEntries(first_roi + base, count);
       __syncthreads();
     }
@@ -136,24 +133,6 @@ class Scattering {
     return bounds[0] < tile_end_ && bounds[1] >= tile_begin_;
   }
 
-  // Lists the threads that have a hit, in their order; how many there are.
-  __device__ int List(bool hit) const {
-    const unsigned hits = __ballot_sync(kAllLanes, hit);
-    if (lane_ == 0) memory_.counts[warp_] = __popc(hits);
-    __syncthreads();
-    int before = 0, all = 0;
-    for (int i = 0; i < kWarps; ++i) {
-      if (i < warp_) before += memory_.counts[i];
-      all += memory_.counts[i];
-    }
-    if (hit) {
-      const unsigned lower = (1u << lane_) - 1;
-      memory_.listed[before + __popc(hits & lower)] = threadIdx.x;
-    }
-    __syncthreads();
-    return all;
-  }
-
   // Adds all bins of the RoIs in the list.
   __device__ void AddEntries(int64_t first_roi, int count) const {
     const int64_t bins = a_.call.bins.count(), entries = count * bins;
@@ -173,7 +152,8 @@ class Scattering {
         batch.cells[i] = -1;
         batch.values[i] = Number{0};
         if (active && first + entry + i * kWarp < entries) {
-          const int64_t roi = first_roi + memory_.listed[places[i].quotient];
+          const int64_t roi =
+              first_roi + memory_.listed.threads[places[i].quotient];
           const int64_t bin = places[i].remainder;
           const int64_t at =
               first_channel_ + channel;  // and then the entry's place

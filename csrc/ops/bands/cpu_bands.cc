@@ -6,42 +6,6 @@
 namespace jax_roipool::cpu {
 namespace {
 
-// One axis of a call: rows or columns.
-struct CallAxis {
-  const AxisRule& rule;
-  int64_t bins;
-  int corner;  // the lower one's place in a box
-
-  int64_t Extent(const Level& level) const {
-    return corner == 1 ? level.height : level.width;
-  }
-  float ScaleOf(const Scale& scale) const {
-    return corner == 1 ? scale.height : scale.width;
-  }
-};
-CallAxis AxisOf(const BandsCall& call, bool rows) {
-  return rows ? CallAxis{call.rows, call.bins.height, 1}
-              : CallAxis{call.columns, call.bins.width, 0};
-}
-
-// run(bands, their axis) for one axis of a RoI: the only place that knows which
-// bands there are.
-template <class Run>
-auto WithAxis(const BandsCall& call, int64_t roi, int64_t level, bool rows,
-              const Run& run) {
-  const CallAxis along = AxisOf(call, rows);
-  const auto run_with = [&](const auto& bands) {
-    using Corner = typename std::decay_t<decltype(bands)>::Corner;
-    const auto* box = static_cast<const Corner*>(call.boxes) + 4 * roi;
-    return run(bands,
-               bands.MakeAxis(box[along.corner], box[along.corner + 2],
-                              along.ScaleOf(call.scales[level]), along.bins));
-  };
-  if (call.kind == BandKind::kMean) return run_with(MeanBands{});
-  return call.wide_boxes ? run_with(AlignBands<double>{along.rule})
-                         : run_with(AlignBands<float>{along.rule});
-}
-
 // How many entries there are.
 template <typename W, int kWeights>
 int32_t FillBand(const BandsCall& call, int64_t roi, int64_t level, bool rows,
@@ -50,23 +14,13 @@ int32_t FillBand(const BandsCall& call, int64_t roi, int64_t level, bool rows,
   const int64_t extent = along.Extent(call.maps.levels[level]);
   return WithAxis(call, roi, level, rows,
                   [&](const auto& bands, const auto& axis) {
-                    int32_t count = 0;
-                    const auto put = [&](int32_t cell, const double* weights) {
-                      auto& entry = band.entries[count];
-                      entry.at = cell;
-                      bool some = false;
-                      for (int i = 0; i < kWeights; ++i) {
-                        entry.weights[i] = static_cast<W>(weights[i]);
-                        some |= entry.weights[i] != 0;
-                      }
-                      count += some;
-                    };
+                    EntryWriter<BandEntry<W, kWeights>> put{band.entries, 0};
                     for (int64_t bin = 0; bin < along.bins; ++bin) {
-                      const int32_t begin = count;
+                      const int32_t begin = put.count;
                       bands.template MakeBin<kWeights>(axis, bin, extent, put);
-                      band.bins[bin] = {begin, count};
+                      band.bins[bin] = {begin, put.count};
                     }
-                    return count;
+                    return put.count;
                   });
 }
 
@@ -115,20 +69,6 @@ Reach ReachOf(const BandsCall& call, int64_t roi, int64_t level) {
         });
   };
   return {along(true), along(false)};
-}
-
-int64_t MostEntries(const BandsCall& call, bool rows) {
-  const CallAxis along = AxisOf(call, rows);
-  int64_t extent = 0;
-  for (int i = 0; i < call.maps.num_levels; ++i) {
-    extent = std::max(extent, along.Extent(call.maps.levels[i]));
-  }
-  const bool sampled = call.kind == BandKind::kAlign && along.rule.samples > 0;
-  const int64_t per_bin =
-      sampled ? std::min(2 * along.rule.samples, extent) : extent;
-  // Neighbours share no more cells than that, however they are rounded.
-  constexpr int64_t kShared = 8;
-  return std::min(along.bins * per_bin, extent + along.bins * kShared);
 }
 
 }  // namespace jax_roipool::cpu

@@ -7,6 +7,7 @@
 
 #include "core/sizes.h"
 #include "cpu/scratch.h"
+#include "ops/bands/axes.h"
 #include "ops/bands/bands.h"
 #include "ops/bands/calls.h"
 
@@ -16,6 +17,9 @@ namespace jax_roipool::cpu {
 // reads.
 template <typename W, int kWeights>
 struct BandEntry {
+  using Weight = W;
+  static constexpr int kWeightCount = kWeights;
+
   int32_t at;
   W weights[kWeights];
 };
@@ -52,10 +56,6 @@ struct Reach {
   Range rows, columns;
 };
 Reach ReachOf(const BandsCall& call, int64_t roi, int64_t level);
-
-// Entries that any RoI may have along an axis: the cells of a sample each, or
-// every cell once and those that bins share.
-int64_t MostEntries(const BandsCall& call, bool rows);
 
 // Memory for the bands of any RoI of a call.
 template <typename W, int kWeights>

@@ -13,7 +13,8 @@ namespace {
 
 namespace ffi = ::xla::ffi;
 
-ffi::Error Apply(ffi::ThreadPool& threads, const BandsApplyCall& call) {
+ffi::Error Apply(ffi::ThreadPool& threads, const BandsApplyCall& call,
+                 const ffi::RemainingRets&) {
   PreferHugePages(call.pooled, call.rois.count() * call.bins.size() *
                                    ElementBytes(call.maps.element));
   const BandsKernels& kernels = BandsKernelsFor(CurrentIsa());
@@ -37,7 +38,8 @@ ffi::Error Transpose(ffi::ThreadPool& threads, const BandsTransposeCall& call,
 }
 
 ffi::Error BoxGradient(ffi::ThreadPool& threads,
-                       const BandsBoxGradientCall& call) {
+                       const BandsBoxGradientCall& call,
+                       const ffi::RemainingRets&) {
   const BandsKernels& kernels = BandsKernelsFor(CurrentIsa());
   const BandsBoxGradientPlan plan =
       PlanBandsBoxGradient(call, kernels, NumThreads(threads));
@@ -47,13 +49,12 @@ ffi::Error BoxGradient(ffi::ThreadPool& threads,
 
 using Handlers = BandsHandlers<ffi::ThreadPool, ffi::ThreadPool, Apply,
                                Transpose, BoxGradient>;
-XLA_FFI_DEFINE_HANDLER(kAveragePool, Handlers::AveragePool,
-                       Handlers::BindAveragePool());
+XLA_FFI_DEFINE_HANDLER(kAveragePool, Handlers::AveragePool, Handlers::Bind());
 XLA_FFI_DEFINE_HANDLER(kAveragePoolTranspose, Handlers::AveragePoolTranspose,
-                       Handlers::BindAveragePoolTranspose());
+                       Handlers::Bind());
 XLA_FFI_DEFINE_HANDLER(kAlign, Handlers::Align, Handlers::BindAlign());
 XLA_FFI_DEFINE_HANDLER(kAlignTranspose, Handlers::AlignTranspose,
-                       Handlers::BindAlignTranspose());
+                       Handlers::BindAlign());
 XLA_FFI_DEFINE_HANDLER(kAlignBoxGradient, Handlers::AlignBoxGradient,
                        Handlers::BindAlign());
 const RegisteredHandler registered[] = {

@@ -25,6 +25,8 @@ struct BandsAttributes {
   std::string_view layout;
 };
 
+inline std::string WrongNumberOfResults() { return "wrong number of results"; }
+
 // What makes the bands. The call's maps are read already.
 inline std::string ReadBands(const BandsAttributes& attributes,
                              const xla::ffi::AnyBuffer& boxes,
@@ -142,73 +144,93 @@ xla::ffi::Error HandleBandsBoxGradient(const Run& run,
 }
 
 // Handlers of a platform. `Context` is bound as XLA's headers have it, `Value`
-// is what it is decoded to. The functions run a call; the one of the transpose
-// is handed all results, of which the last kWorkspaces are no gradients.
+// is what it is decoded to. The functions run a call; they are handed all
+// results, of which the last kWorkspaces are none of the op's.
 template <typename Context, typename Value,
-          xla::ffi::Error (*kApply)(Value&, const BandsApplyCall&),
+          xla::ffi::Error (*kApply)(Value&, const BandsApplyCall&,
+                                    const xla::ffi::RemainingRets&),
           xla::ffi::Error (*kTranspose)(Value&, const BandsTransposeCall&,
                                         const xla::ffi::RemainingRets&),
-          xla::ffi::Error (*kBoxGradient)(Value&, const BandsBoxGradientCall&),
+          xla::ffi::Error (*kBoxGradient)(Value&, const BandsBoxGradientCall&,
+                                          const xla::ffi::RemainingRets&),
           int64_t kWorkspaces = 0>
 struct BandsHandlers {
   using Operands = xla::ffi::RemainingArgs;
-  using Result = xla::ffi::Result<xla::ffi::AnyBuffer>;
   using Results = xla::ffi::RemainingRets;
 
   static xla::ffi::Error AveragePool(Value context, Operands operands,
-                                     Result pooled, std::string_view layout,
+                                     Results results, std::string_view layout,
                                      LevelScales height, LevelScales width) {
-    return Apply(context, operands, *pooled, Mean(layout, height, width));
+    return Apply(context, operands, results, Mean(layout, height, width));
   }
   static xla::ffi::Error AveragePoolTranspose(Value context, Operands operands,
-                                              Results gradients,
+                                              Results results,
                                               std::string_view layout,
                                               LevelScales height,
                                               LevelScales width) {
-    return Transpose(context, operands, gradients, Mean(layout, height, width));
+    return Transpose(context, operands, results, Mean(layout, height, width));
   }
-  static xla::ffi::Error Align(Value context, Operands operands, Result pooled,
-                               std::string_view layout, LevelScales height,
-                               LevelScales width, bool aligned, int64_t columns,
-                               int64_t rows) {
-    return Apply(context, operands, *pooled,
+  static xla::ffi::Error Align(Value context, Operands operands,
+                               Results results, std::string_view layout,
+                               LevelScales height, LevelScales width,
+                               bool aligned, int64_t columns, int64_t rows) {
+    return Apply(context, operands, results,
                  Samples(layout, height, width, aligned, columns, rows));
   }
   static xla::ffi::Error AlignTranspose(Value context, Operands operands,
-                                        Results gradients,
+                                        Results results,
                                         std::string_view layout,
                                         LevelScales height, LevelScales width,
                                         bool aligned, int64_t columns,
                                         int64_t rows) {
-    return Transpose(context, operands, gradients,
+    return Transpose(context, operands, results,
                      Samples(layout, height, width, aligned, columns, rows));
   }
   static xla::ffi::Error AlignBoxGradient(Value context, Operands operands,
-                                          Result gradient,
+                                          Results results,
                                           std::string_view layout,
                                           LevelScales height, LevelScales width,
                                           bool aligned, int64_t columns,
                                           int64_t rows) {
+    if (!HasOneResult(results)) return InvalidArgument(WrongNumberOfResults());
     return HandleBandsBoxGradient(
         [&](const BandsBoxGradientCall& call) {
-          return kBoxGradient(context, call);
+          return kBoxGradient(context, call, results);
         },
-        operands, *gradient,
+        operands, BufferAt(results, 0),
         Samples(layout, height, width, aligned, columns, rows));
   }
 
-  static auto BindAveragePool() { return Attributes(BindOne()); }
-  static auto BindAveragePoolTranspose() { return Attributes(BindAny()); }
-  static auto BindAlign() { return AlignAttributes(BindOne()); }
-  static auto BindAlignTranspose() { return AlignAttributes(BindAny()); }
+  // Of average pooling and its transpose; of all others.
+  static auto Bind() {
+    return xla::ffi::Ffi::Bind()
+        .Ctx<Context>()
+        .RemainingArgs()
+        .RemainingRets()
+        .template Attr<std::string_view>("layout")
+        .template Attr<LevelScales>("scale_height")
+        .template Attr<LevelScales>("scale_width");
+  }
+  static auto BindAlign() {
+    return Bind()
+        .template Attr<bool>("aligned")
+        .template Attr<int64_t>("sampling_columns")
+        .template Attr<int64_t>("sampling_rows");
+  }
 
  private:
+  static bool HasOneResult(const Results& results) {
+    return static_cast<int64_t>(results.size()) == 1 + kWorkspaces;
+  }
   static xla::ffi::Error Apply(Value& context, const Operands& operands,
-                               const xla::ffi::AnyBuffer& pooled,
+                               const Results& results,
                                const BandsAttributes& attributes) {
+    if (!HasOneResult(results)) return InvalidArgument(WrongNumberOfResults());
     return HandleBandsApply(
-        [&](const BandsApplyCall& call) { return kApply(context, call); },
-        operands, pooled, attributes);
+        [&](const BandsApplyCall& call) {
+          return kApply(context, call, results);
+        },
+        operands, BufferAt(results, 0), attributes);
   }
   static xla::ffi::Error Transpose(Value& context, const Operands& operands,
                                    const Results& results,
@@ -232,28 +254,6 @@ struct BandsHandlers {
                                  int64_t columns, int64_t rows) {
     return {BandKind::kAlign, {rows, aligned}, {columns, aligned},
             height,           width,           layout};
-  }
-
-  static auto BindAll() {
-    return xla::ffi::Ffi::Bind().Ctx<Context>().RemainingArgs();
-  }
-  static auto BindOne() {
-    return BindAll().template Ret<xla::ffi::AnyBuffer>();
-  }
-  static auto BindAny() { return BindAll().RemainingRets(); }
-  template <typename Binding>
-  static auto Attributes(Binding&& binding) {
-    return std::forward<Binding>(binding)
-        .template Attr<std::string_view>("layout")
-        .template Attr<LevelScales>("scale_height")
-        .template Attr<LevelScales>("scale_width");
-  }
-  template <typename Binding>
-  static auto AlignAttributes(Binding&& binding) {
-    return Attributes(std::forward<Binding>(binding))
-        .template Attr<bool>("aligned")
-        .template Attr<int64_t>("sampling_columns")
-        .template Attr<int64_t>("sampling_rows");
   }
 };
 

@@ -14,19 +14,6 @@
 namespace jax_roipool::cuda {
 namespace {
 
-// Whether vectors of `count` elements lie where they can be moved at once.
-// XLA's own buffers do; slices of them need not.
-bool Aligned(const MaxPoolCall& call, int64_t count) {
-  const int64_t bytes = ElementBytes(call.maps.element);
-  const auto at = [](const void* data) {
-    return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
-  };
-  bool all = at(call.pooled) && at(call.argmax);
-  for (int i = 0; i < call.maps.num_levels; ++i) all &= at(call.features[i]);
-  return call.maps.channels % count == 0 && count * bytes <= kVectorBytes &&
-         all;
-}
-
 template <Element kElement, bool kArgmax>
 Status PoolAs(const MaxPoolCall& call, const Device& device, Stream stream) {
   if (call.maps.layout == Layout::kNCHW) {
@@ -34,7 +21,8 @@ Status PoolAs(const MaxPoolCall& call, const Device& device, Stream stream) {
   }
   constexpr int kVector =
       kVectorBytes / sizeof(typename ElementOf<kElement>::Storage);
-  if (Aligned(call, kVector)) {
+  if (ChannelsAligned(call.maps, kVector, call.features,
+                      {call.pooled, call.argmax})) {
     return LaunchChannelsLast<kElement, kArgmax, kVector>(call, device, stream);
   }
   return LaunchChannelsLast<kElement, kArgmax, 1>(call, device, stream);
