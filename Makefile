@@ -58,7 +58,7 @@ help:
 	@echo "make soak     ten minutes of mixed calls; memory flat, results right"
 	@echo "make asan, make tsan  kernels and handlers under sanitizers, without jaxlib"
 	@echo "make fuzz     clang's fuzzer on the CPU's kernels, until it is stopped"
-	@echo "make bench    time the op beside its peers (BENCH_ARGS='--workload tiny')"
+	@echo "make bench    time an op beside its peers (BENCH_ARGS='--op roi_align')"
 	@echo "make cuda     build with CUDA kernels; the others then keep them"
 	@echo "make cuda-usage  registers, spills and stack of the CUDA kernels"
 	@echo "make test-cuda, make bench-cuda  on a GPU"

@@ -1,6 +1,6 @@
 """What a call is given, and the right answers to it.
 
-The answers come from NumPy and from the bins of `tests/oracle/roi_pool.py`, which know
+The answers come from NumPy and from the bins and samples of `tests/oracle`, which know
 nothing of the package.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from workloads import Workload
+from workloads import AlignWorkload, Workload
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tests import oracle
+from tests.oracle import roi_align, roi_pool
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -55,6 +55,11 @@ class Inputs:
         return self._kept[key]
 
     @property
+    def maps(self) -> list[np.ndarray]:
+        """[N, H, W, C] of each level."""
+        return [self.features]
+
+    @property
     def pooled_shape(self) -> tuple[int, int, int, int]:
         """[K, PH, PW, C]."""
         return len(self.rois), self.load.size, self.load.size, self.load.shape[-1]
@@ -68,12 +73,12 @@ class Inputs:
 
         return self.once("cotangent", make)
 
-    def check(self, got: dict[str, np.ndarray], integer_bins: bool = False) -> str:
+    def check(self, got: dict[str, np.ndarray], own_rounding: bool = False) -> str:
         """What is to be said of an answer; raises `WrongAnswer`.
 
         Args:
           got: "pooled", "argmax" and "gradient", whichever there are.
-          integer_bins: The contestant divides bins in integers, not in float32:
+          own_rounding: The contestant divides bins in integers, not in float32:
             values that differ are counted and not held against it.
         """
         note = ""
@@ -83,7 +88,7 @@ class Inputs:
                 raise WrongAnswer(f"{name} is {array.dtype}{array.shape}")
             if differing := np.count_nonzero(array != wanted):
                 note = f"{differing} of {array.size} values of {name} differ"
-                if not integer_bins:
+                if not own_rounding:
                     raise WrongAnswer(note)
         return note
 
@@ -97,8 +102,8 @@ class Inputs:
         features = self.features.astype(np.float32, copy=False)
         for k in np.flatnonzero(self.valid):
             index, x1, y1, x2, y2 = self.rois[k]
-            columns = oracle.bins(x1, x2, scale, size, width)
-            rows = oracle.bins(y1, y2, scale, size, height)
+            columns = roi_pool.bins(x1, x2, scale, size, width)
+            rows = roi_pool.bins(y1, y2, scale, size, height)
             for i, (top, bottom) in enumerate(rows):
                 strip = features[int(index), top:bottom]
                 for j, (left, right) in enumerate(columns):
@@ -139,3 +144,108 @@ class Inputs:
             return gradient.astype(self.dtype)
 
         return self.once("gradient", make)
+
+
+class AlignInputs(Inputs):
+    """The same for RoIAlign; `features` are a list where there are several levels.
+
+    Answers are a value and its scale: what they would be if nothing cancelled.
+    """
+
+    load: AlignWorkload
+
+    def __init__(self, load: AlignWorkload, dtype: str, seed: int):
+        super().__init__(load, dtype, seed)
+        rng = np.random.default_rng(seed)
+        rest = [rng.standard_normal(x, np.float32) for x in load.shapes[1:]]
+        if rest:
+            self.features = [self.features, *(x.astype(self.dtype) for x in rest)]
+        # As torchvision maps areas to levels, to the last bit.
+        sides = self.rois[:, 3:] - self.rois[:, 1:3]
+        borders = [12543.98046875, 50175.9296875, 200703.671875][: load.levels - 1]
+        self.level = np.searchsorted(borders, sides.prod(axis=1), side="right")
+
+    @property
+    def maps(self) -> list[np.ndarray]:
+        """[N, H, W, C] of each level."""
+        return self.features if isinstance(self.features, list) else [self.features]
+
+    def check(self, got: dict[str, Any], own_rounding: bool = False) -> str:
+        """What is to be said of an answer; raises `WrongAnswer`.
+
+        Args:
+          got: "pooled" and "gradient", whichever there are; gradients of all levels.
+          own_rounding: The contestant rounds the places of samples in its own way:
+            a few units in the last place of the coordinate of a cell.
+        """
+        worst = 0.0
+        for name, arrays in got.items():
+            arrays = arrays if isinstance(arrays, list) else [arrays]
+            for array, (wanted, scale) in zip(
+                arrays, getattr(self, f"_{name}")(), strict=True
+            ):
+                if array.shape != wanted.shape or array.dtype != self.dtype:
+                    raise WrongAnswer(f"{name} is {array.dtype}{array.shape}")
+                error = np.abs(array - wanted) / np.maximum(scale, 1e-30)
+                worst = max(worst, float(error.max()))  # NaN is the maximum
+        note = f"within {worst:.0e} of the sum of |weight * feature|"
+        if not worst <= (1e-3 if own_rounding else 1e-5):
+            raise WrongAnswer(note)
+        return note
+
+    def _windows(self) -> Any:
+        """Every RoI with cells: number, level, cells, weights of rows, of columns."""
+        size = self.load.size
+        for k, roi in enumerate(self.rois):
+            level = int(self.level[k])
+            _, *extents, _ = self.load.shapes[level]
+            bands, cells = [], []
+            for axis in (0, 1):
+                weights = roi_align._axis(
+                    roi[2 - axis],
+                    roi[4 - axis],
+                    self.load.scales[level],
+                    size,
+                    extents[axis],
+                    axis,
+                    sampling_ratio=self.load.ratio,
+                    aligned=False,
+                )
+                band = np.zeros((size, extents[axis]))
+                for p, bin_ in enumerate(weights):
+                    for cell, weight in bin_.items():
+                        band[p, cell] = weight
+                used = np.flatnonzero(band.any(axis=0))
+                window = slice(used[0], used[-1] + 1) if len(used) else slice(0)
+                bands.append(band[:, window])
+                cells.append(window)
+            yield k, level, (int(roi[0]), *cells), *bands
+
+    def _pooled(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        def make() -> list[tuple[np.ndarray, np.ndarray]]:
+            both = np.zeros((2, *self.pooled_shape), np.float32)
+            for k, level, cells, rows, columns in self._windows():
+                window = self.maps[level][cells].astype(np.float64)
+                for out, x in zip(both, (window, np.abs(window)), strict=True):
+                    out[k] = columns @ np.tensordot(rows, x, 1)
+            return [(both[0], both[1])]
+
+        return self.once("pooled", make)
+
+    def _gradient(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        def make() -> list[tuple[np.ndarray, np.ndarray]]:
+            sums = [np.zeros((2, *shape)) for shape in self.load.shapes]
+            cotangent = self.cotangent()
+            for k, level, cells, rows, columns in self._windows():
+                given = cotangent[k].astype(np.float64)
+                for out, x in zip(sums[level], (given, np.abs(given)), strict=True):
+                    out[cells] += np.tensordot(rows.T, columns.T @ x, 1)
+            return [(x[0], x[1]) for x in sums]
+
+        return self.once("gradient", make)
+
+
+def make_inputs(load: Workload, dtype: str, seed: int) -> Inputs:
+    """Those of a workload."""
+    made = AlignInputs if isinstance(load, AlignWorkload) else Inputs
+    return made(load, dtype, seed)

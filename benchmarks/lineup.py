@@ -5,9 +5,9 @@ import dataclasses
 import limit
 import ours
 import peers
-from inputs import Inputs
+from inputs import Inputs, make_inputs
 from measure import Contestant
-from workloads import Workload
+from workloads import AlignWorkload, Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,11 @@ class Lineup:
 def line_up(load: Workload, settings: Settings) -> Lineup:
     """Makes the inputs of a workload and everybody's calls."""
     lineup = Lineup()
+    align = isinstance(load, AlignWorkload)
+    modes = [x for x in settings.modes if not (align and x == ours.ARGMAX)]
+    limited = settings.limit_library and not align
     for dtype in load.dtypes or (settings.dtype,):
-        inputs = [Inputs(load, dtype, seed) for seed in (1, 2)]
+        inputs = [make_inputs(load, dtype, seed) for seed in (1, 2)]
         bits = f"{8 * inputs[0].dtype.itemsize}-bit " if load.dtypes else ""
         prefix = f"{dtype} " if load.dtypes else ""
         lineup.contestants += [
@@ -69,21 +72,18 @@ def line_up(load: Workload, settings: Settings) -> Lineup:
                 form,
             )
             for layout in settings.layouts
-            for mode in settings.modes
+            for mode in modes
             for given, form, says in forms(load, inputs)
         ]
-        if settings.limit_library and (bits + "forward", "fresh") not in lineup.limits:
+        if limited and (bits + "forward", "fresh") not in lineup.limits:
             limit.register(settings.limit_library)
             features = ours.features(inputs[0], settings.layouts[0])
-            lineup.limits |= limit.contestants(
-                bits, inputs[0], features, settings.modes
-            )
+            lineup.limits |= limit.contestants(bits, inputs[0], features, modes)
         if not load.dtypes and load.forms != "padded":
-            grad = ours.BOTH in settings.modes
-            others, absent = peers.present(inputs, settings.threads, grad)
+            others, absent = peers.present(inputs, settings.threads, modes)
             lineup.contestants += others
             lineup.notes += absent
-    if settings.limit_library:
+    if limited:
         lineup.contestants.append(limit.empty_call())
     return lineup
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+_SECOND = 1e3  # milliseconds
+
 
 @dataclasses.dataclass
 class Contestant:
@@ -22,6 +24,8 @@ class Contestant:
         `inputs.WrongAnswer`.
       limit: The limit that its time is compared with; see limit.py.
       times: Of each call that counts, in milliseconds.
+      cpu_times: The time that the process's threads ran meanwhile. Where the machine
+        is busy with other things, it says more.
       fastest: Of all calls.
     """
 
@@ -30,6 +34,7 @@ class Contestant:
     check: Callable[[Any], str]
     limit: str = ""
     times: list[float] = dataclasses.field(default_factory=list)
+    cpu_times: list[float] = dataclasses.field(default_factory=list)
     fastest: float = math.inf
 
     @property
@@ -37,14 +42,17 @@ class Contestant:
         """Milliseconds."""
         return float(np.median(self.times))
 
-    def milliseconds(self, number: int) -> float:
+    def milliseconds(self, number: int, counts: bool = False) -> float:
         """How long the call of that number takes now."""
-        before = time.perf_counter()
+        before, cpu_before = time.perf_counter(), time.process_time()
         result = self.calls[number]()
-        after = time.perf_counter()
+        after, cpu_after = time.perf_counter(), time.process_time()
         del result  # freed when the clock has stopped
         taken = (after - before) * 1e3
         self.fastest = min(self.fastest, taken)
+        if counts:
+            self.times.append(taken)
+            self.cpu_times.append((cpu_after - cpu_before) * 1e3)
         return taken
 
 
@@ -54,9 +62,10 @@ def time_in_turns(
     """Times calls until `seconds` are over, and for `least` turns at least.
 
     Everybody takes turns. In each, a contestant first makes calls that do not
-    count, until one is about as fast as its fastest so far, or three. Caches,
-    and the memory that the kernel has ready, are then in the state that its own
-    calls leave behind. Then it makes one call per input.
+    count, until one is about as fast as its fastest so far, or three; what takes
+    seconds makes none after the first turn. Caches, and the memory that the kernel
+    has ready, are then in the state that its own calls leave behind. Then it makes
+    one call per input.
     """
     gc.disable()
     start, shown, turn = time.perf_counter(), 0.0, 0
@@ -64,10 +73,12 @@ def time_in_turns(
         for place, contestant in enumerate(contestants):
             for _ in range(3):
                 known = contestant.fastest
+                if _SECOND < known < math.inf:
+                    break
                 if contestant.milliseconds(-1) <= 1.3 * known < math.inf:
                     break
             for number in range(len(contestant.calls)):
-                contestant.times.append(contestant.milliseconds(number))
+                contestant.milliseconds(number, counts=True)
             if time.perf_counter() - shown > 0.1:
                 shown = time.perf_counter()
                 turns = turn + (place + 1) / len(contestants)

@@ -1,7 +1,8 @@
 """This package as a contestant."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,18 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 from inputs import Inputs
 from measure import Contestant
+from workloads import AlignWorkload, Workload
 
-from jax_roipool import roi_pool, roi_pool_with_argmax
+from jax_roipool import roi_align, roi_pool, roi_pool_with_argmax
 
 FORWARD, ARGMAX, BACKWARD = "forward", "argmax", "backward"
 BOTH = "forward+backward"
 MODES = (FORWARD, ARGMAX, BACKWARD, BOTH)
 
 
-def features(inputs: Inputs, layout: str) -> jax.Array:
-    """The features of `inputs` on the device; one array for all who use it."""
-    return inputs.once(
-        ("features", layout), lambda: jnp.array(_to_layout(inputs.features, layout))
+def features(inputs: Inputs, layout: str) -> Any:
+    """The features of `inputs` on the device; the same arrays for all who use them."""
+
+    def make() -> Any:
+        return jax.tree.map(lambda x: jnp.array(_to_layout(x, layout)), inputs.features)
+
+    return inputs.once(("features", layout), make)
+
+
+def op_of(load: Workload) -> Callable[..., Any]:
+    """What pools: (features, rois, valid=, layout=) to the result."""
+    if not isinstance(load, AlignWorkload):
+        return partial(roi_pool, output_size=load.size, spatial_scale=load.scale)
+    return partial(
+        roi_align,
+        output_size=load.size,
+        spatial_scale=load.scales if load.levels > 1 else load.scale,
+        sampling_ratio=load.ratio,
+        aligned=False,
     )
 
 
@@ -45,10 +62,13 @@ class Program:
         arrays = (result,) if self.mode == FORWARD else result
         got = {}
         for name, array in zip(_RESULTS[self.mode], arrays, strict=True):
-            array = np.asarray(array)
-            array = array.reshape(-1, *array.shape[-3:])  # [N, R, ...] as [K, ...]
-            got[name] = np.moveaxis(array, 1, -1) if self.layout == "NCHW" else array
+            got[name] = jax.tree.map(self._channels_last, array)
         return got
+
+    def _channels_last(self, array: Any) -> np.ndarray:
+        array = np.asarray(array)
+        array = array.reshape(-1, *array.shape[-3:])  # [N, R, ...] as [K, ...]
+        return np.moveaxis(array, 1, -1) if self.layout == "NCHW" else array
 
 
 _RESULTS = {
@@ -60,7 +80,11 @@ _RESULTS = {
 
 
 def program(
-    inputs: Sequence[Inputs], layout: str, mode: str, form: str = "flat"
+    inputs: Sequence[Inputs],
+    layout: str,
+    mode: str,
+    form: str = "flat",
+    op: Callable[..., Any] | None = None,
 ) -> Program:
     """Makes a program and puts its operands on the device.
 
@@ -70,6 +94,7 @@ def program(
       mode: One of `MODES`.
       form: "flat" gives RoIs as [K, 5], "batch" as [N, R, 4], and "vmap" as
         [R, 4] to the form for one image, under `jax.vmap`.
+      op: Somebody else's, called as that of `op_of`.
     """
     load = inputs[0].load
     valid = [None if x.valid.all() else jnp.array(x.valid) for x in inputs]
@@ -78,15 +103,18 @@ def program(
         for x, v in zip(inputs, valid, strict=True)
     ]
 
-    def of_argument(op: Any) -> Any:
-        def call(maps: jax.Array, rois: jax.Array, valid: Any) -> Any:
-            return op(maps, rois, load.size, load.scale, valid=valid, layout=layout)
+    if mode == ARGMAX:
+        op = partial(
+            roi_pool_with_argmax, output_size=load.size, spatial_scale=load.scale
+        )
+    op = op or op_of(load)
 
-        return jax.vmap(call, (0, 0, None)) if form == "vmap" else call
+    def call(maps: Any, rois: jax.Array, valid: Any) -> Any:
+        return op(maps, rois, valid=valid, layout=layout)
 
-    pool, with_argmax = of_argument(roi_pool), of_argument(roi_pool_with_argmax)
+    pool = jax.vmap(call, (0, 0, None)) if form == "vmap" else call
 
-    def vjp(maps: jax.Array, rois: jax.Array, valid: Any) -> Any:
+    def vjp(maps: Any, rois: jax.Array, valid: Any) -> Any:
         return jax.vjp(lambda x: pool(x, rois, valid), maps)
 
     def both(maps: Any, rois: Any, valid: Any, cotangent: Any) -> Any:
@@ -107,7 +135,7 @@ def program(
         operands = [(*given, cotangent) for given in operands]
         run = jax.jit(both)
     else:
-        run = jax.jit(pool if mode == FORWARD else with_argmax)
+        run = jax.jit(pool)
     jax.block_until_ready(operands)
     return Program(mode, layout, run, operands)
 
@@ -119,6 +147,7 @@ def contestant(
     mode: str,
     limit: str,
     form: str = "flat",
+    op: Callable[..., Any] | None = None,
 ) -> Contestant:
     """A program as a contestant.
 
@@ -130,8 +159,9 @@ def contestant(
       mode: See `program`.
       limit: See `Contestant`.
       form: See `program`.
+      op: See `program`.
     """
-    made = program(inputs[:1] if mode == BACKWARD else inputs, layout, mode, form)
+    made = program(inputs[:1] if mode == BACKWARD else inputs, layout, mode, form, op)
     compiled = made.run.lower(*made.operands[0]).compile()
     return Contestant(
         name,
@@ -139,7 +169,7 @@ def contestant(
             lambda given=given: jax.block_until_ready(compiled(*given))
             for given in made.operands
         ],
-        lambda result: inputs[0].check(made.named(result)),
+        lambda result: inputs[0].check(made.named(result), op is not None),
         limit,
     )
 

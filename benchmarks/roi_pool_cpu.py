@@ -1,7 +1,8 @@
-"""RoI max pooling on CPU: ours beside its peers and the limit, in one run.
+"""RoI max pooling and RoIAlign on CPU: ours beside peers and the limit, in one run.
 
     make bench
     python benchmarks/roi_pool_cpu.py --workload vgg16_test,tiny --layout NCHW
+    python benchmarks/roi_pool_cpu.py --op roi_align --workload fpn --grad
     python benchmarks/roi_pool_cpu.py --workload none --plots .
 
 One table per workload (workloads.py): median and minimum in milliseconds, the
@@ -12,11 +13,18 @@ backward pass alone, and both together; the largest workload then needs 17 GB.
 Peers (peers.py) are ONNX Runtime's MaxRoiPool, OpenVINO's ROIPooling and
 torchvision's roi_pool, each used where it is importable and given its own layout
 (NCHW). All get the same number of threads, take turns, and rotate between two
-inputs.
+inputs. RoIAlign has theirs of that, one operator for each level of a pyramid, given
+RoIs sorted by level beforehand; torchvision's `MultiScaleRoIAlign`, which sorts them
+itself; and plain JAX, NHWC: the package's own, and the best that we can write in one
+function (jax_peers.py). It has no limit yet.
 
 Everybody's results are checked before they are timed, against maxima, argmax and
 sums taken bin by bin in NumPy (inputs.py). OpenVINO divides bins in integers
 instead of float32, so its differing values are counted and not held against it.
+RoIAlign is checked against weights in float64: its note is the largest error.
+
+"cpu ms" is the time of all threads. Where other things run on the machine it says
+more than the clock, but of two threads that share a call it does not tell.
 
 A time includes dispatch (JAX's, of ours) and the allocation of results, as users
 pay it, by the C library's allocator unless the environment sets another. It does
@@ -39,7 +47,7 @@ import tempfile
 import time
 from typing import Any
 
-from workloads import WORKLOADS
+from workloads import OPS
 
 
 def arguments() -> argparse.Namespace:
@@ -47,23 +55,26 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
+    add("--op", choices=OPS, default="roi_pool", help="default: %(default)s")
     add("--workload", action="append", help='repeatable; or "none"; default: all')
     add("--layout", default="NHWC,NCHW", help="ours; default: %(default)s")
     add("--dtype", default="float32", help="features; default: %(default)s")
     add("--threads", type=int, default=cores, help="default: all cores")
     add("--grad", action="store_true", help="also argmax, backward, and both passes")
     add("--seconds", type=float, default=8.0, help="per workload; default: 8")
+    add("--turns", type=int, default=5, help="at least, per workload; default: 5")
     add("--json", type=pathlib.Path, help="also write the numbers here")
     add("--plots", type=pathlib.Path, help="also write PNGs into this directory")
     args = parser.parse_args()
     if not 1 <= args.threads <= cores:
         parser.error(f"--threads must be 1 to {cores} here")
-    named = ",".join(args.workload or WORKLOADS).split(",")
+    loads = OPS[args.op]
+    named = ",".join(args.workload or loads).split(",")
     args.workload = [name for name in named if name != "none"]
-    if unknown := set(args.workload) - set(WORKLOADS):
+    if unknown := set(args.workload) - set(loads):
         parser.error(
             f"no such workload: {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(WORKLOADS)}"
+            f"{', '.join(loads)}"
         )
     return args
 
@@ -84,6 +95,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "processor": machine.processor(),
         "threads": args.threads,
+        "load": f"{os.getloadavg()[0]:.1f} before",
         "dtype": args.dtype,
         "cpu_target": backends.CPU.choice,
         "allocator": machine.allocator(),
@@ -128,10 +140,10 @@ def measure(args: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
         print(table.EXPLANATION)
         try:
             for name in args.workload:
-                load = WORKLOADS[name]
+                load = OPS[args.op][name]
                 first_calls = verifier.first_calls(load, settings, name)
                 lineup = line_up(load, settings)
-                time_in_turns(lineup.everybody(), args.seconds, name)
+                time_in_turns(lineup.everybody(), args.seconds, name, args.turns)
                 rows = table.rows(lineup, first_calls)
                 notes = lineup.notes + ([no_limit] if no_limit else [])
                 table.show(f"{name}: {load}", rows, notes)

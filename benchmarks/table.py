@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lineup import Lineup
 from measure import Contestant
 from verify import FirstCall
 
 EXPLANATION = """\
+cpu ms: median of the time of all threads
 to ours: the median over that of the table's first row
 to fresh, to reused: the median over the limit, in fresh and in reused memory
 peak MB: resident memory (10^6 bytes) that the first call added at its peak"""
@@ -28,6 +30,7 @@ def rows(lineup: Lineup, first_calls: dict[str, FirstCall]) -> Table:
         numbers: dict[str, Any] = {
             "median_ms": contestant.median,
             "min_ms": min(contestant.times),
+            "cpu_ms": float(np.median(contestant.cpu_times)),
             "to_ours": contestant.median / first,
             "peak_bytes": first_calls[contestant.name].peak_bytes,
         }
@@ -53,7 +56,15 @@ def rows(lineup: Lineup, first_calls: dict[str, FirstCall]) -> Table:
 
 def show(title: str, table: Table, notes: Sequence[str]) -> None:
     """Prints a table."""
-    heads = ("median ms", "min ms", "to ours", "to fresh", "to reused", "peak MB")
+    heads = (
+        "median ms",
+        "min ms",
+        "cpu ms",
+        "to ours",
+        "to fresh",
+        "to reused",
+        "peak MB",
+    )
     width = max(map(len, table)) + 2
     print(f"\n{title}")
     print(" " * (width + 2) + "".join(f"{head:>10}" for head in heads))
@@ -62,6 +73,7 @@ def show(title: str, table: Table, notes: Sequence[str]) -> None:
         cells = [
             f"{numbers['median_ms']:.3f}",
             f"{numbers['min_ms']:.3f}",
+            f"{numbers['cpu_ms']:.3f}",
             *(
                 f"{numbers[key]:.2f}x" if key in numbers else ""
                 for key in ("to_ours", "to_fresh", "to_reused")

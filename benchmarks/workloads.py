@@ -37,6 +37,39 @@ class Workload:
         return f"{shape}, {self.rois} RoIs, {self.size}x{self.size}"
 
 
+@dataclasses.dataclass(frozen=True)
+class AlignWorkload(Workload):
+    """RoIAlign of torchvision's detectors, `aligned=False`.
+
+    With several levels over a pyramid, whose maps are each half as large as the last.
+    """
+
+    levels: int = 1
+    ratio: int = 2  # samples of a bin along an axis; 0: adaptive
+
+    def make_rois(self, seed: int = 0) -> np.ndarray:
+        """[K, 5], image after image, as detectors give them."""
+        rois = super().make_rois(seed)
+        return rois[np.argsort(rois[:, 0], kind="stable")]
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        """[N, H, W, C] of each level."""
+        images, height, width, channels = self.shape
+        sides = [(height >> i, width >> i) for i in range(self.levels)]
+        return [(images, *side, channels) for side in sides]
+
+    @property
+    def scales(self) -> list[float]:
+        """Of each level."""
+        return [self.scale / 2**i for i in range(self.levels)]
+
+    def __str__(self) -> str:
+        samples = f"sampling ratio {self.ratio}" if self.ratio else "adaptive"
+        levels = f", {self.levels} levels" if self.levels > 1 else ""
+        return f"{super().__str__()}{levels}, {samples}"
+
+
 # What detectors do: ours beside the peers.
 DETECTORS = {
     "vgg16_test": Workload((1, 38, 63, 512), 300, 7, 1 / 16),
@@ -61,3 +94,21 @@ PROMISES = {
 }
 
 WORKLOADS = DETECTORS | PROMISES
+
+_C4 = DETECTORS["resnet_c4"]
+_FPN = (2, 200, 336, 256)  # the first of its levels; images of 800x1344
+
+ALIGN = {
+    "vgg16_train": AlignWorkload((2, 38, 63, 512), 256, 7, 1 / 16),
+    "vgg16_train_adaptive": AlignWorkload((2, 38, 63, 512), 256, 7, 1 / 16, ratio=0),
+    "resnet_c4_300": AlignWorkload(_C4.shape, 300, 14, 1 / 16),
+    "resnet_c4_300_adaptive": AlignWorkload(_C4.shape, 300, 14, 1 / 16, ratio=0),
+    "resnet_c4": AlignWorkload(_C4.shape, 1000, 14, 1 / 16),
+    "resnet_c4_adaptive": AlignWorkload(_C4.shape, 1000, 14, 1 / 16, ratio=0),
+    "fpn": AlignWorkload(_FPN, 1000, 7, 1 / 4, levels=4),
+    "fpn_adaptive": AlignWorkload(_FPN, 1000, 7, 1 / 4, levels=4, ratio=0),
+    "mask": AlignWorkload(_FPN, 100, 14, 1 / 4, levels=4),
+}
+
+# By op.
+OPS = {"roi_pool": WORKLOADS, "roi_align": ALIGN}

@@ -118,11 +118,15 @@ def is_real(dtype: Any) -> bool:
 
 def check_sampling_ratio(sampling_ratio: Any) -> tuple[int, int]:
     """Samples per bin along (rows, columns), 0 for as many as it has cells."""
-    rows, columns = (
-        check_int("sampling_ratio", x, 0, _MAX_BINS)
-        for x in _pair("sampling_ratio", sampling_ratio)
+    rows, columns = _pair("sampling_ratio", sampling_ratio)
+    if rows == -1 or columns == -1:
+        raise ValueError(
+            f"sampling_ratio must be 0 where torchvision's is -1, got {sampling_ratio!r}"
+        )
+    return (
+        check_int("sampling_ratio", rows, 0, _MAX_BINS),
+        check_int("sampling_ratio", columns, 0, _MAX_BINS),
     )
-    return rows, columns
 
 
 def check_layout(layout: Any) -> Layout:

@@ -35,48 +35,85 @@ JAX_ROIPOOL_HOST_DEVICE inline uint32_t Select(bool condition, uint32_t a,
   return (a & mask) | (b & ~mask);
 }
 
+// The same in vectors, of which conditions are masks.
+template <typename Mask, typename Bits>
+inline Bits Select(Mask condition, Bits a, Bits b) {
+  const Bits mask = (Bits)condition;
+  return (a & mask) | (b & ~mask);
+}
+
+template <typename To, typename From>
+JAX_ROIPOOL_HOST_DEVICE inline To BitsAs(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// A half lies in the lower bits of a uint32_t. Bits and Float are uint32_t and
+// float, or vectors of them.
+
 struct BFloat16 {
   static constexpr uint16_t kInfinity = 0x7f80;
 
-  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
-    return BitsToFloat(static_cast<uint32_t>(bits) << 16);
+  template <typename Float, typename Bits>
+  JAX_ROIPOOL_HOST_DEVICE static inline Float WidenBits(Bits bits) {
+    return BitsAs<Float>(bits << 16);
   }
 
+  template <typename Bits, typename Float>
+  JAX_ROIPOOL_HOST_DEVICE static inline Bits RoundBits(Float value) {
+    const Bits bits = BitsAs<Bits>(value);
+    const Bits nan = (bits >> 16) | 0x0040u;  // stays one
+    const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return Select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded);
+  }
+
+  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
+    return WidenBits<float>(uint32_t{bits});
+  }
   JAX_ROIPOOL_HOST_DEVICE static inline uint16_t Round(float value) {
-    const uint32_t bits = FloatToBits(value);
-    const uint32_t nan = (bits >> 16) | 0x0040u;  // stays one
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return static_cast<uint16_t>(
-        Select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded));
+    return static_cast<uint16_t>(RoundBits<uint32_t>(value));
   }
 };
 
 struct Float16 {
   static constexpr uint16_t kInfinity = 0x7c00;
 
-  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
-    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-    const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+  template <typename Float, typename Bits>
+  JAX_ROIPOOL_HOST_DEVICE static inline Float WidenBits(Bits bits) {
+    const Bits sign = (bits & 0x8000u) << 16;
+    const Bits magnitude = (bits & 0x7fffu) << 13;
     // Rebias the exponent by a product, which normalises subnormals too.
-    const uint32_t rebiased = FloatToBits(BitsToFloat(magnitude) * 0x1p112f);
-    const bool finite = magnitude < 0x0f800000u;
-    return BitsToFloat(sign |
-                       Select(finite, rebiased, 0x70000000u | magnitude));
+    const Bits rebiased = BitsAs<Bits>(BitsAs<Float>(magnitude) * 0x1p112f);
+    const Bits special = magnitude | 0x70000000u;
+    return BitsAs<Float>(sign |
+                         Select(magnitude < 0x0f800000u, rebiased, special));
   }
 
-  JAX_ROIPOOL_HOST_DEVICE static inline uint16_t Round(float value) {
-    const uint32_t bits = FloatToBits(value);
-    const uint32_t sign = (bits >> 16) & 0x8000u;
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    const uint32_t normal =
+  template <typename Bits, typename Float>
+  JAX_ROIPOOL_HOST_DEVICE static inline Bits RoundBits(Float value) {
+    const Bits bits = BitsAs<Bits>(value);
+    const Bits sign = (bits >> 16) & 0x8000u;
+    const Bits magnitude = bits & 0x7fffffffu;
+    const Bits normal =
         (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     // Below 2^-14: adding 0.5 leaves multiples of 2^-24 in the low bits.
-    const uint32_t subnormal =
-        FloatToBits(BitsToFloat(magnitude) + 0.5f) - 0x3f000000u;
-    uint32_t rounded = Select(magnitude < 0x38800000u, subnormal, normal);
-    rounded = Select(magnitude < 0x477ff000u, rounded, 0x7c00u);   // 65520: inf
-    rounded = Select(magnitude <= 0x7f800000u, rounded, 0x7e00u);  // NaN
-    return static_cast<uint16_t>(sign | rounded);
+    const Bits subnormal =
+        BitsAs<Bits>(BitsAs<Float>(magnitude) + 0.5f) - 0x3f000000u;
+    const Bits infinity = (magnitude & 0u) | 0x7c00u;
+    const Bits nan = (magnitude & 0u) | 0x7e00u;
+    Bits rounded = Select(magnitude < 0x38800000u, subnormal, normal);
+    rounded = Select(magnitude < 0x477ff000u, rounded, infinity);  // 65520
+    rounded = Select(magnitude <= 0x7f800000u, rounded, nan);
+    return sign | rounded;
+  }
+
+  JAX_ROIPOOL_HOST_DEVICE static inline float Widen(uint16_t bits) {
+    return WidenBits<float>(uint32_t{bits});
+  }
+  JAX_ROIPOOL_HOST_DEVICE static inline uint16_t Round(float value) {
+    return static_cast<uint16_t>(RoundBits<uint32_t>(value));
   }
 };
 

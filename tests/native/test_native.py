@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests import compiled
 from tests.native import run
 
 
@@ -37,3 +38,15 @@ def test_many_calls_are_right():
 def test_every_line_is_reached():
     said = run_native("coverage", "--executions", "30000")
     assert said.endswith("100.0 %\n"), said
+
+
+@pytest.mark.parametrize(
+    "step", ["10007", pytest.param("1", marks=pytest.mark.nightly)]
+)
+def test_coordinates_become_cells_as_integers_have_it(step, tmp_path):
+    """Every float32, or some of them, and every bin of up to 2^14 cells."""
+    flags = ["-std=c++17", "-O3", "-ffp-contract=off", f"-I{compiled.CSRC}", "-pthread"]
+    source, made = run.HERE / "exhaustion.cc", tmp_path / "exhaustion"
+    subprocess.run([*compiled.compiler(), *flags, source, "-o", made], check=True)
+    done = subprocess.run([made, step], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_roipool import roi_pool, valid_rois
+from jax_roipool import roi_align, roi_pool, valid_rois
 from tests import table
 
 F4 = np.zeros((2, 8, 9, 3), np.float32)
@@ -311,3 +311,21 @@ def test_sizes_at_their_limits_are_fine():
     for map_ in ((rows, 9), (9, rows)):  # checked when the program runs
         features = jax.ShapeDtypeStruct((2, *map_, 3), np.float32)
         assert shape((3, 2), features) == (4, 3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "words"),
+    [
+        ({"sampling_ratio": -1}, ValueError, "0 where torchvision's is -1"),
+        ({"sampling_ratio": (2, -2)}, ValueError, "sampling_ratio must be from 0"),
+        ({"sampling_ratio": 2.0}, TypeError, "sampling_ratio must be an int, got 2.0"),
+        ({"sampling_ratio": True}, TypeError, "sampling_ratio must be an int"),
+        ({"sampling_ratio": (1, 2, 3)}, ValueError, "sampling_ratio must be one num"),
+        ({"aligned": 1}, TypeError, "aligned must be a static bool, got 1"),
+        ({"mode": "max"}, ValueError, "mode must be \"avg\", got 'max'"),
+        ({"box_gradient": None}, TypeError, "box_gradient must be a static bool"),
+    ],
+)
+def test_arguments_of_roi_align(kwargs, error, words):
+    with pytest.raises(error, match=words):
+        roi_align(F4, R5, 2, **kwargs)

@@ -8,7 +8,12 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "core/elements.h"
+#include "core/half.h"
 #include "core/sizes.h"
 #include "cpu/transposes.h"
 #include "cpu/vectors.h"
@@ -27,33 +32,34 @@ struct Lanes {
   static constexpr int kCount = kVectorBytes / sizeof(Number);
   static_assert(kCount == kSquareSide<Lanes>);
   using V = Vector<Number, kCount>;
+  // Of halves, which are converted in vectors: of loops over lanes within a
+  // kernel compilers make none.
+  using Half =
+      std::conditional_t<kElement == Element::kFloat16, Float16, BFloat16>;
+  using Bits = Vector<uint32_t, kCount>;
+  using Halves = Vector<uint16_t, kCount>;
 
   static inline V Load(const Storage* source) {
     if constexpr (kDirect) {
       return cpu::JAX_ROIPOOL_ISA::Load<V>(source);
-    } else if constexpr (kElement == Element::kBFloat16) {
-      // Numbers::Widen, of which compilers make no vectors within a kernel.
-      const auto bits =
-          __builtin_convertvector(
-              (cpu::JAX_ROIPOOL_ISA::Load<Vector<Storage, kCount>>(source)),
-              Vector<uint32_t, kCount>)
-          << 16;
-      V vector;
-      std::memcpy(&vector, &bits, sizeof(vector));
-      return vector;
     } else {
-      Number wide[kCount];
-      for (int i = 0; i < kCount; ++i) wide[i] = Numbers::Widen(source[i]);
-      return cpu::JAX_ROIPOOL_ISA::Load<V>(wide);
+      const auto halves = cpu::JAX_ROIPOOL_ISA::Load<Halves>(source);
+#if defined(__AVX512F__)
+      if constexpr (kElement == Element::kFloat16) {
+        // The unmasked one has GCC warn of its own header.
+        return (V)_mm512_maskz_cvtph_ps(0xffff, (__m256i)halves);
+      }
+#endif
+      return Half::template WidenBits<V>(__builtin_convertvector(halves, Bits));
     }
   }
   static inline void Store(V vector, Storage* target) {
     if constexpr (kDirect) {
       cpu::JAX_ROIPOOL_ISA::Store(vector, target);
     } else {
-      Number wide[kCount];
-      cpu::JAX_ROIPOOL_ISA::Store(vector, wide);
-      for (int i = 0; i < kCount; ++i) target[i] = Numbers::Round(wide[i]);
+      const Bits bits = Half::template RoundBits<Bits>(vector);
+      const auto halves = __builtin_convertvector(bits, Halves);
+      cpu::JAX_ROIPOOL_ISA::Store(halves, target);
     }
   }
   // The first `count`, the other lanes zero.
