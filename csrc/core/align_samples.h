@@ -31,8 +31,8 @@ struct SampleAxis {
 // A RoI of so many cells has no samples: float32 counts no further.
 constexpr double kMostSampledCells = 16777216;
 
-// `samples` per bin, 0 for as many as a bin has cells. A RoI of which a corner is
-// not finite has none.
+// `samples` per bin, 0 for as many as a bin has cells. A RoI of which a corner
+// is not finite has none.
 template <typename T>
 JAX_ROIPOOL_HOST_DEVICE inline SampleAxis<T> MakeSampleAxis(T low, T high,
                                                             float scale,
