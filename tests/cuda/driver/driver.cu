@@ -1,10 +1,10 @@
 // All kernels of csrc/cuda without JAX, against tests/native/definition.h.
 //
 // For every shape, layout and element type: pooling with argmax and without,
-// gather and scatter, cut for the present device and for small ones; and nms.
-// Built and run by run.py, plainly and under compute-sanitizer; the same file
-// runs on the host. Every buffer is an allocation of its own, so that a step
-// beyond its end is noticed, and results are garbage before a launch.
+// gather and scatter, cut for the present device and for small ones; bands and
+// nms. Built and run by run.py, plainly and under compute-sanitizer; the same
+// file runs on the host. Every buffer is an allocation of its own, so that a
+// step beyond its end is noticed, and results are garbage before a launch.
 //
 //   driver [PART PARTS]   every size, or every so manieth from the PARTth on
 //
@@ -22,12 +22,14 @@
 #include <vector>
 
 #include "argmax/argmax_definition.h"
+#include "bands/bands_definition.h"
 #include "cuda/device.h"
 #include "definition.h"
 #include "device_memory.h"
 #include "max/max_definition.h"
 #include "nms/nms_definition.h"
 #include "ops/argmax/cuda.h"
+#include "ops/bands/cuda.h"
 #include "ops/max/cuda.h"
 #include "ops/nms/cuda.h"
 #include "sizes.h"
@@ -321,6 +323,8 @@ class Trial {
     RunGather(devices, image, at, hostile);
     RunScatter(devices, image, at, hostile, /*integers=*/true);
     RunScatter(devices, image, at, hostile, /*integers=*/false);
+    if (results_ > 0 && maps_ > 0)
+      RunBands(boxes, image, random_.Below(2) == 0);
   }
 
  private:
@@ -449,6 +453,131 @@ class Trial {
            "Scatter");
     Demand(Wait(stream_), "Scatter");
     return map.Read();
+  }
+
+  std::vector<double> Integers(int64_t count) {
+    std::vector<double> values(count);
+    for (double& value : values) {
+      value = static_cast<double>(random_.Below(9)) - 4;
+    }
+    return values;
+  }
+
+  // What sums to a result, and how much of it there is.
+  struct Sums {
+    explicit Sums(int64_t count) : numbers(count), tolerances(count) {}
+    void Add(int64_t at, double term) {
+      numbers[at] += term;
+      tolerances[at] += std::fabs(term);
+    }
+    void Check(const std::string& name, Element element, const Bytes& got) {
+      const bool half = ElementBytes(element) == 2;
+      for (size_t i = 0; i < numbers.size(); ++i) {
+        tolerances[i] = 1e-5 * tolerances[i] + 0x1p-120;
+        if (half) tolerances[i] += std::fabs(numbers[i]) * 0x1p-8 + 0x1p-24;
+      }
+      Compare(name, element, got, numbers, &tolerances);
+    }
+    std::vector<double> numbers, tolerances;
+  };
+
+  // Average pooling or RoIAlign, its transpose, and its gradient of boxes.
+  void RunBands(const DeviceArray& boxes, const DeviceArray& image,
+                bool samples) {
+    const Element element = sizes_.maps.element;
+    const std::vector<double> features = Integers(maps_);
+    const std::vector<double> cotangent = Integers(results_);
+    const auto count = static_cast<int64_t>(rois_.image.size());
+    Sums pooled(results_), gradient(maps_), of_boxes(4 * count);
+    const definition::Place in_pooled = definition::PooledPlace(sizes_);
+    const definition::Place in_map = definition::MapPlace(sizes_, 0);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t map = definition::MapOf(sizes_, {rois_.image.data()}, k);
+      const float* box = rois_.boxes.data() + 4 * k;
+      const bool finite = std::isfinite(box[0]) && std::isfinite(box[1]) &&
+                          std::isfinite(box[2]) && std::isfinite(box[3]);
+      if (map < 0 || !finite) continue;
+      const auto along = [&](int corner, float scale, int64_t bins,
+                             int64_t extent) {
+        const float low = box[corner], high = box[corner + 2];
+        return samples ? definition::AlignAxis(low, high, scale, bins, extent,
+                                               /*samples=*/corner, true)
+                       : definition::MeanAxis(low, high, scale, bins, extent);
+      };
+      const definition::Axes axes{
+          along(1, scale_.height, sizes_.bins.height, sizes_.height(0)),
+          along(0, scale_.width, sizes_.bins.width, sizes_.width(0))};
+      const auto add = [&](int64_t i, int64_t j, int64_t row, const auto& a,
+                           int64_t column, const auto& b) {
+        for (int64_t c = 0; c < sizes_.maps.channels; ++c) {
+          const int64_t bin = in_pooled(k, i, j, c);
+          const int64_t cell = in_map(map, row, column, c);
+          pooled.Add(bin, a[0] * b[0] * features[cell]);
+          gradient.Add(cell, a[0] * b[0] * cotangent[bin]);
+          const double product = features[cell] * cotangent[bin];
+          of_boxes.Add(4 * k, a[0] * b[1] * product);
+          of_boxes.Add(4 * k + 1, a[1] * b[0] * product);
+          of_boxes.Add(4 * k + 2, a[0] * b[2] * product);
+          of_boxes.Add(4 * k + 3, a[2] * b[0] * product);
+        }
+      };
+      for (int64_t i = 0; i < sizes_.bins.height; ++i) {
+        for (int64_t j = 0; j < sizes_.bins.width; ++j) {
+          definition::ForEachCell(
+              axes, i, j,
+              [&](int64_t row, const auto& a, int64_t column, const auto& b) {
+                add(i, j, row, a, column, b);
+              });
+        }
+      }
+    }
+
+    const DeviceArray map = Array(ToElements(element, features));
+    const DeviceArray pulled = Array(ToElements(element, cotangent));
+    const auto run = [&](auto call, size_t bytes, size_t offset, auto&& set) {
+      static_cast<RoiCall&>(call) = RoisOf(image);
+      call.kind = samples ? BandKind::kAlign : BandKind::kMean;
+      call.rows = {samples ? 1 : 0, samples};
+      call.columns = {0, samples};
+      call.scales[0] = scale_;
+      call.boxes = boxes.data();
+      const DeviceArray result(bytes, offset),
+          workspace(static_cast<size_t>(cuda::BandsWorkspace(call)), 0);
+      set(&call, result.data());
+      NextOrder();
+      Demand(cuda::RunBands(call, workspace.data(), stream_), "Bands");
+      Demand(Wait(stream_), "Bands");
+      return result.Read();
+    };
+    pooled.Check(Name("bands", 0), element,
+                 run(BandsApplyCall{}, SizeOf(results_), offset_,
+                     [&](BandsApplyCall* call, void* result) {
+                       call->features[0] = map.data();
+                       call->pooled = result;
+                     }));
+    const auto transpose = [&] {
+      return run(BandsTransposeCall{}, SizeOf(maps_), offset_,
+                 [&](BandsTransposeCall* call, void* result) {
+                   call->cotangent = pulled.data();
+                   call->gradients[0] = result;
+                 });
+    };
+    const Bytes first = transpose();
+    gradient.Check(Name("bands transposed", 0), element, first);
+    ++checks;
+    if (first != transpose()) {
+      ++failures;
+      std::printf("%s: other bits the second time\n",
+                  Name("bands transposed", 0).c_str());
+    }
+    if (!samples || count == 0) return;
+    of_boxes.Check(Name("gradient of boxes", 0), Element::kFloat32,
+                   run(BandsBoxGradientCall{}, of_boxes.numbers.size() * 4, 0,
+                       [&](BandsBoxGradientCall* call, void* result) {
+                         call->features[0] = map.data();
+                         call->cotangent = pulled.data();
+                         call->gradient = result;
+                       }));
   }
 
   Random random_;
