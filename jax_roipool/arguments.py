@@ -121,7 +121,8 @@ def check_sampling_ratio(sampling_ratio: Any) -> tuple[int, int]:
     rows, columns = _pair("sampling_ratio", sampling_ratio)
     if rows == -1 or columns == -1:
         raise ValueError(
-            f"sampling_ratio must be 0 where torchvision's is -1, got {sampling_ratio!r}"
+            "sampling_ratio must be 0 where torchvision's is -1, got "
+            f"{sampling_ratio!r}"
         )
     return (
         check_int("sampling_ratio", rows, 0, _MAX_BINS),

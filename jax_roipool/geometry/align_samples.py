@@ -79,11 +79,14 @@ class SampleAxis:
         dtype = low.dtype
         offset = jnp.asarray(0.5 if aligned else 0.0, dtype)
         factor = jnp.asarray(scale, jnp.float32).astype(dtype)
-        start = _rounded(low * factor) - offset
-        length = _rounded(high * factor) - offset - start
+        ends = low * factor, high * factor
+        start = _rounded(ends[0]) - offset
+        length = _rounded(ends[1]) - offset - start
         one_cell = (length < 1) & (not aligned)
         length = jnp.where(one_cell, 1, length)
-        sampled = jnp.abs(length) < _CELL_LIMIT  # no NaN, no infinity
+        sampled = jnp.abs(length) < _CELL_LIMIT
+        for end in ends:  # of finite corners, infinite once they are scaled
+            sampled &= jnp.isfinite(end)
         start = jnp.where(sampled, start, 0)
         length = jnp.where(sampled, length, 0)
         bin_size = _divide(length, num_bins)

@@ -18,7 +18,9 @@ def expected(low, high, scale, num_bins, ratio, aligned, room):
     low, high, scale = F(low)[:, None, None], F(high)[:, None, None], F(scale)
     with np.errstate(all="ignore"):
         start = low * scale - F(0.5 * aligned)
-        length = (high * scale - F(0.5 * aligned)) - start
+        end = high * scale - F(0.5 * aligned)
+        finite = np.isfinite(start) & np.isfinite(end)
+        length = end - start
         if not aligned:
             length = np.maximum(length, F(1))
         size = length / F(num_bins)
@@ -26,7 +28,8 @@ def expected(low, high, scale, num_bins, ratio, aligned, room):
         grid = np.broadcast_to(grid, size.shape)
         p, i = np.arange(num_bins, dtype=F)[:, None], np.arange(room, dtype=F)
         place = (start + p * size) + ((i + F(0.5)) * size) / grid
-        inside = (place >= -1) & (place <= EXTENT) & (i < grid) & (abs(length) < 2**24)
+        inside = (place >= -1) & (place <= EXTENT) & (i < grid)
+        inside &= finite & (abs(length) < 2**24)
     return np.where(inside, place, np.nan)
 
 
@@ -87,3 +90,5 @@ def test_boxes_far_larger_than_the_map(aligned):
         room = 2**16
         check(low, high, 1.0, num_bins, 0, aligned, room)
     check(low, high, 1.0, 2, 64, aligned, 64)
+    # Finite corners, infinite once they are scaled: no samples.
+    check([0, 3e38, 1], [-3e38, 0, 9], 2.0, 2, 2, aligned, 2)

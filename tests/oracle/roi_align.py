@@ -27,11 +27,12 @@ def _axis(
     ratio = sampling_ratio[axis] if np.ndim(sampling_ratio) else sampling_ratio
     offset, scale = F(0.5 if aligned else 0), F(scale)
     start = F(low) * scale - offset
-    length = (F(high) * scale - offset) - start
+    end = F(high) * scale - offset
+    length = end - start
     one_cell = not aligned and length < 1
     if one_cell:
         length = F(1)
-    if not abs(length) < 2**24:
+    if not (np.isfinite(start) and np.isfinite(end) and abs(length) < 2**24):
         return [{} for _ in range(num_bins)]
     size = length / F(num_bins)
     grid = F(ratio) if ratio else max(np.ceil(size), F(0))
