@@ -232,7 +232,7 @@ def picture(
     gradient: np.ndarray,
 ) -> plt.Figure:
     """The photograph, bins and samples of one RoI, the gradient, the pooled maps."""
-    figure = plt.figure(figsize=(20, 8.5), layout="constrained")
+    figure = plt.figure(figsize=(20, 9), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.4, 1])
     photo_ax, bins_ax, samples_ax, gradient_ax = top.subplots(1, 4)
 
