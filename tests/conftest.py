@@ -133,6 +133,8 @@ def _nightly(item, chosen, params):
     again = params.get("op", table.ROI_POOL) not in table.KINDS
     if chosen == on_host.NAME:
         return bins and (dtype or again)
+    if chosen in KERNELS:
+        return bins and again and chosen != BEST  # tests/native has them all
     if chosen != backends.PLAIN:
         return False
     for mark in item.iter_markers("plain_jax_in_ci"):
