@@ -161,7 +161,7 @@ def partitioned(op: Op, ndims: tuple[int, ...], **params: Any) -> Callable[..., 
 
         run = bind
         if op.summed is not None:
-            index = op.parsed.image_index
+            index = op.where("G K", len(args))
             sums = tuple(
                 Sum(axis, args[index].shape[axis], _names(assigned[factor]))
                 for axis, factor in enumerate(operands[index])
@@ -213,7 +213,7 @@ def sum_over_devices(
       **params: Those of the op.
     """
     cotangent, *others = operands
-    index = op.parsed.image_index - 1
+    index = op.where("G K", len(operands)) - 1
     image_index = others[index]
     for each in sums:
         first = jax.lax.axis_index(each.names) * image_index.shape[each.axis]

@@ -64,11 +64,6 @@ class Signature:
         return cls(operands, results)
 
     @property
-    def image_index(self) -> int:
-        """Which operand holds the image index of each RoI."""
-        return self.operands.index(("G", "K"))
-
-    @property
     def has_rois(self) -> bool:
         """Whether there are RoI axes at all."""
         return any("K" in letters for letters in self.operands)
@@ -261,7 +256,7 @@ class Op:
             [_factors(letters, groups, rois, layout) for letters in results],
         )
 
-    def size_params(self, sizes: Mapping[str, Any], groups: int) -> dict[str, Any]:
+    def size_params(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that hold sizes, from those of all factors."""
         result: dict[str, Any] = {}
         for name, letters in self.sizes.items():
@@ -270,7 +265,7 @@ class Op:
                 sizes[factor] for factor in self._sized(letters, levels)
             )
         if not self.parsed.tells_groups:
-            result[_GROUPS] = groups
+            result[_GROUPS] = sum(factor.startswith("g") for factor in sizes)
         return result
 
     def _sized(self, letters: str, levels: int) -> list[str]:
@@ -436,9 +431,8 @@ def define_linear(op: Op, transposed: Op) -> None:
             x.aval.shape if ad.is_undefined_primal(x) else x.shape for x in operands
         ]
         sizes = op.all_sizes(shapes, params)
-        groups = sum(factor[0] == "g" for factor in sizes)
         kept = {k: v for k, v in params.items() if k not in {*op.sizes, _GROUPS}}
-        kept |= transposed.size_params(sizes, groups)
+        kept |= transposed.size_params(sizes)
         out = transposed.bind(*map(ad.instantiate_zeros, cotangents), *others, **kept)
         out = out if transposed.several_results else [out]
         out = [

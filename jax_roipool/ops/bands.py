@@ -170,17 +170,14 @@ class Family:
     ) -> tuple[_Arguments, Sequence[Any]]:
         """An op's arguments in its form; boxes, image index and level."""
         if result == "maps":
-            first, (pooled, *directions) = None, operands[: order + 1]
-            return _Arguments(first, pooled, tuple(directions)), operands[order + 1 :]
-        others = order + 2
-        maps, rest, level = plain.split(operands, others)
-        levels = () if level is None else (level,)
-        if result == "pooled":
-            arguments = _Arguments(tuple(maps), None, tuple(rest[:order]))
-            return arguments, (*rest[order:], *levels)
-        pooled, *directions = rest[:order]
-        arguments = _Arguments(tuple(maps), pooled, tuple(directions))
-        return arguments, (*rest[order:], *levels)
+            pooled, *directions = operands[: order + 1]
+            return _Arguments(None, pooled, tuple(directions)), operands[order + 1 :]
+        maps, rest, level = plain.split(operands, order + 2)
+        linear, rois = rest[:order], [*rest[order:]]
+        if level is not None:
+            rois.append(level)
+        pooled, *directions = linear if result == "boxes" else (None, *linear)
+        return _Arguments(tuple(maps), pooled, tuple(directions)), rois
 
     def _bind(
         self,
@@ -199,8 +196,7 @@ class Family:
             result, first = "boxes", [*arguments.maps, arguments.pooled]
             order += 1
         op = self.ops[order, result]
-        groups = sum(factor[0] == "g" for factor in sizes)
-        params = {**own, **op.size_params(sizes, groups)}
+        params = {**own, **op.size_params(sizes)}
         out = op.bind(*first, *arguments.directions, *rois, **params)
         return list(out) if op.several_results else [out]
 
@@ -263,11 +259,10 @@ class Family:
         else:
             directions = tuple(x for x in arguments.directions if not unknown(x))
             arguments = dataclasses.replace(arguments, directions=directions)
-        out = iter(self._bind(arguments, rois, sizes, _own(params)))
-        if arguments.maps is None:  # one for each level, whichever are wanted
-            given = list(out)
-            return [given[i] if unknown(x) else None for i, x in enumerate(operands)]
-        return [next(out) if unknown(x) else None for x in operands]
+        out = self._bind(arguments, rois, sizes, _own(params))
+        if arguments.maps is not None:  # one; else one for each level
+            out = out * len(operands)
+        return [out[i] if unknown(x) else None for i, x in enumerate(operands)]
 
 
 def _own(params: dict[str, Any]) -> dict[str, Any]:

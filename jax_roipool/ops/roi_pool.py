@@ -193,7 +193,7 @@ class _Static:
     def of(cls, operands: tuple[Array, ...], config: arguments.Config) -> "_Static":
         params = dataclasses.asdict(config)
         sizes = POOL.all_sizes([x.shape for x in operands], params)
-        scatter = argmax_ops.SCATTER.size_params(sizes, operands[0].ndim - 4)
+        scatter = argmax_ops.SCATTER.size_params(sizes)
         scatter["layout"] = config.layout
         return cls(tuple(params.items()), tuple(scatter.items()))
 

@@ -21,7 +21,16 @@ def _samples(start, size, grid, extent):
 
 
 def _axis(
-    low, high, scale, num_bins, extent, axis, *, sampling_ratio, aligned, along=None
+    low,
+    high,
+    scale,
+    num_bins,
+    extent,
+    axis,
+    *,
+    sampling_ratio=0,
+    aligned=True,
+    along=None,
 ):
     """{cell: weight} of each bin; or their derivatives along the low or high corner."""
     ratio = sampling_ratio[axis] if np.ndim(sampling_ratio) else sampling_ratio
@@ -62,39 +71,16 @@ def _axis(
     return result
 
 
-def roi_align(
-    features, rois, size, scale, valid=None, *, sampling_ratio=0, aligned=True
-):
-    axes = partial(_axis, sampling_ratio=sampling_ratio, aligned=aligned)
-    return bands.apply(axes, features, rois, size, scale, valid)
+def roi_align(features, rois, size, scale, valid=None, **static):
+    return bands.apply(partial(_axis, **static), features, rois, size, scale, valid)
 
 
-def gradient(
-    cotangent,
-    features,
-    rois,
-    size,
-    scale,
-    valid=None,
-    *,
-    sampling_ratio=0,
-    aligned=True,
-):
-    axes = partial(_axis, sampling_ratio=sampling_ratio, aligned=aligned)
+def gradient(cotangent, features, rois, size, scale, valid=None, **static):
+    axes = partial(_axis, **static)
     return bands.spread(axes, cotangent, features, rois, size, scale, valid)
 
 
-def box_gradient(
-    cotangent,
-    features,
-    rois,
-    size,
-    scale,
-    valid=None,
-    *,
-    sampling_ratio=0,
-    aligned=True,
-):
+def box_gradient(cotangent, features, rois, size, scale, valid=None, **static):
     """[K, 4] in float64: of the sum of `cotangent * roi_align(...)`."""
     gradient = np.zeros((len(rois), 4))
     for coordinate, (moved, along) in enumerate(
@@ -102,12 +88,7 @@ def box_gradient(
     ):
 
         def axes(*args, moved=moved, along=along):
-            return _axis(
-                *args,
-                sampling_ratio=sampling_ratio,
-                aligned=aligned,
-                along=along if args[-1] == moved else None,
-            )
+            return _axis(*args, **static, along=along if args[-1] == moved else None)
 
         derivative = bands.apply(axes, features, rois, size, scale, valid)
         with np.errstate(all="ignore"):
